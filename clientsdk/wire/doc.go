@@ -1,3 +1,5 @@
+//go:generate ./generate
+
 // Package wire is the protocol between a client and a Future node: frames, envelopes, codes and the rules that every
 // field obeys. Both sides import it and it imports nothing of theirs.
 //

@@ -1,0 +1,425 @@
+// Package session is one connection's life as a step function: Step(now, event) returns effects, and the shell (package
+// node) carries them out. It has no goroutine, clock, lock or I/O, so that a simulation can drive it through every
+// order of events. It decides
+//
+//   - what may be asked when: Hello, then a log-in, then the rest;
+//   - that requests run one at a time and in order, within a bounded queue (I7);
+//   - that a failed or unknown send holds back later ones to its conversation until it is resent (design.md, "Sending");
+//   - that the session is registered in presence before its heads are read (I4), and gets no message before it synced.
+//
+// Start reading at Step.
+package session
+
+import (
+	"slices"
+	"time"
+
+	"github.com/futurechat/future/clientsdk/wire"
+	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
+)
+
+// Limits bound what one connection can make the node hold.
+type Limits struct {
+	// Queue is how many requests may wait behind the running one.
+	Queue int
+	// InFlight is how many sends may await the log.
+	InFlight int
+	// Held is how many conversations may be held back by a failed send before the session is closed: a client that
+	// fails in so many must start afresh.
+	Held int
+}
+
+// DefaultLimits suit a person with a fast program.
+var DefaultLimits = Limits{Queue: 64, InFlight: 256, Held: 64}
+
+// Hello is what a node tells in HelloResponse.
+type Hello struct {
+	Node, Cluster   string
+	Epoch           uint32
+	MaxFrame        uint32
+	Ping, Silence   time.Duration
+	RetryOnOverload time.Duration
+}
+
+type state uint8
+
+const (
+	fresh    state = iota // no Hello yet
+	greeted               // no session yet
+	entering              // a log-in runs, or presence is being written
+	live
+	closed
+)
+
+// Session is the state of one connection. The zero value is not ready: use New.
+type Session struct {
+	limits Limits
+	hello  Hello
+
+	state   state
+	user    int64
+	running *pb.Envelope // the request that the shell runs, or nil
+	queue   []*pb.Envelope
+	// session answers a log-in once presence has been written.
+	entry *pb.Envelope
+
+	sends map[sendKey]*send
+	// held is, per conversation, the ids that must be resent before anything later may go, oldest first.
+	held map[string][]string
+}
+
+type sendKey struct{ conversation, id string }
+
+// send is one message that the log has not answered; waiting has the ids of all requests that await it.
+type send struct{ waiting []uint64 }
+
+// New returns the state of a connection that was just accepted.
+func New(limits Limits, hello Hello) *Session {
+	return &Session{limits: limits, hello: hello, sends: map[sendKey]*send{}, held: map[string][]string{}}
+}
+
+// User is the account that logged in, or 0.
+func (s *Session) User() int64 { return s.user }
+
+// Event is what happened to a connection: one of the types below.
+type Event interface{ event() }
+
+type (
+	// Received is a request from the client.
+	Received struct{ Envelope *pb.Envelope }
+	// Done is the answer to an effect Run. Body is the answer's envelope without its id; Err, if set, is told instead.
+	Done struct {
+		Body *pb.Envelope
+		Err  *wire.Error
+		// Entered is set by a log-in that succeeded, to the account.
+		Entered int64
+		// Left is set by a log-out that succeeded.
+		Left bool
+	}
+	// Registered answers Register. Degraded: presence is away, and the shell registers later.
+	Registered struct{ Degraded bool }
+	// Admitted is Done for a send: the rules allow it and the log has taken it into its queue.
+	Admitted struct{ Conversation, ClientMsgID string }
+	// Appended is the log's answer for an admitted send.
+	Appended struct {
+		Conversation, ClientMsgID string
+		Seq                       uint64
+		Time                      time.Time
+		Err                       *wire.Error
+	}
+	// Deliver is a message for this session, as an encoded frame.
+	Deliver struct{ Frame []byte }
+	// Compare tells that deliveries may have been missed. No conversations: any.
+	Compare struct{ Conversations []string }
+	// Ended is the end of the connection.
+	Ended struct{}
+)
+
+func (Received) event()   {}
+func (Done) event()       {}
+func (Registered) event() {}
+func (Admitted) event()   {}
+func (Appended) event()   {}
+func (Deliver) event()    {}
+func (Compare) event()    {}
+func (Ended) event()      {}
+
+// Effect is what the shell must do, in order: one of the types below.
+type Effect interface{ effect() }
+
+type (
+	// Write sends an envelope to the client.
+	Write struct{ Envelope *pb.Envelope }
+	// Forward sends an encoded frame, shared with other sessions.
+	Forward struct{ Frame []byte }
+	// Run carries out a request in a worker, and answers Done or Admitted. At most one is under way.
+	Run struct {
+		User    int64
+		Request *pb.Envelope
+	}
+	// Register writes presence for this connection, and answers Registered.
+	Register struct{ User int64 }
+	// Unregister removes presence for this connection. Check: written messages may not have reached the client.
+	Unregister struct{ User int64 }
+	// Close ends the connection after what was written.
+	Close struct{ Reason pb.Closing_Reason }
+)
+
+func (Write) effect()      {}
+func (Forward) effect()    {}
+func (Run) effect()        {}
+func (Register) effect()   {}
+func (Unregister) effect() {}
+func (Close) effect()      {}
+
+// Step takes what happened and returns what must be done.
+func (s *Session) Step(now time.Time, e Event) []Effect {
+	if s.state == closed {
+		return nil
+	}
+	switch e := e.(type) {
+	case Received:
+		return s.received(now, e.Envelope)
+	case Done:
+		return s.done(now, e)
+	case Registered:
+		return s.registered(now, e)
+	case Admitted:
+		return s.admitted(now, e)
+	case Appended:
+		return s.appended(e)
+	case Deliver:
+		if s.state == live {
+			return []Effect{Forward(e)}
+		}
+	case Compare:
+		if s.state == live {
+			return []Effect{Write{&pb.Envelope{Body: &pb.Envelope_CompareHeads{
+				CompareHeads: &pb.CompareHeads{Conversations: e.Conversations},
+			}}}}
+		}
+	case Ended:
+		return s.end()
+	}
+	return nil
+}
+
+func (s *Session) end() []Effect {
+	was := s.state
+	s.state, s.queue, s.entry = closed, nil, nil
+	if s.user != 0 && (was == live || was == entering) {
+		return []Effect{Unregister{s.user}}
+	}
+	return nil
+}
+
+func (s *Session) received(now time.Time, e *pb.Envelope) []Effect {
+	if err := wire.Validate(e); err != nil {
+		return refuse(e.GetId(), err)
+	}
+	switch e.Body.(type) {
+	case *pb.Envelope_Ping:
+		// Answered at once, also behind a slow request: it asks whether the connection lives.
+		return answer(e.GetId(), &pb.Envelope{Body: &pb.Envelope_Ok{Ok: &pb.Ok{}}})
+	case *pb.Envelope_Hello:
+		return s.greet(now, e)
+	}
+	if s.state == fresh {
+		return refuse(e.GetId(), wire.Errorf(pb.Code_CODE_NOT_LOGGED_IN, "say Hello first"))
+	}
+	if len(s.queue) >= s.limits.Queue {
+		return s.refuse(e, s.overload("too many requests wait on this connection"))
+	}
+	s.queue = append(s.queue, e)
+	return s.next(now)
+}
+
+func (s *Session) greet(now time.Time, e *pb.Envelope) []Effect {
+	if s.state != fresh {
+		return refuse(e.GetId(), wire.Errorf(pb.Code_CODE_ALREADY, "Hello was said before"))
+	}
+	if e.GetHello().GetVersion() < 1 {
+		out := refuse(e.GetId(), wire.Errorf(pb.Code_CODE_VERSION, "version %d is not spoken here: 1 is", e.GetHello().GetVersion()))
+		return append(out, Close{pb.Closing_REASON_VERSION})
+	}
+	s.state = greeted
+	return answer(e.GetId(), &pb.Envelope{Body: &pb.Envelope_HelloOk{HelloOk: &pb.HelloResponse{
+		Version: wire.Version, Node: s.hello.Node, TimeMs: now.UnixMilli(), MaxFrame: s.hello.MaxFrame,
+		PingMs: uint32(s.hello.Ping.Milliseconds()), SilenceMs: uint32(s.hello.Silence.Milliseconds()),
+		Cluster: s.hello.Cluster, Epoch: s.hello.Epoch,
+	}}})
+}
+
+// next starts the oldest waiting request if none runs.
+func (s *Session) next(now time.Time) []Effect {
+	var out []Effect
+	for s.running == nil && s.state != entering && len(s.queue) > 0 {
+		e := s.queue[0]
+		s.queue[0] = nil
+		s.queue = s.queue[1:]
+		out = append(out, s.start(now, e)...)
+	}
+	if len(s.queue) == 0 {
+		s.queue = nil
+	}
+	return out
+}
+
+func (s *Session) start(_ time.Time, e *pb.Envelope) []Effect {
+	switch e.Body.(type) {
+	case *pb.Envelope_Register, *pb.Envelope_Login, *pb.Envelope_Resume:
+		if s.state != greeted {
+			return refuse(e.GetId(), wire.Errorf(pb.Code_CODE_ALREADY, "this connection has a session already"))
+		}
+	default:
+		if s.state != live {
+			return refuse(e.GetId(), wire.Errorf(pb.Code_CODE_NOT_LOGGED_IN, "log in first"))
+		}
+	}
+	if r := e.GetSend(); r != nil {
+		if out, stop := s.holdBack(e.GetId(), r); stop {
+			return out
+		}
+	}
+	s.running = e
+	return []Effect{Run{User: s.user, Request: e}}
+}
+
+// holdBack decides whether a send may go to the log now.
+func (s *Session) holdBack(id uint64, r *pb.SendRequest) ([]Effect, bool) {
+	key := sendKey{r.GetConversation(), r.GetClientMsgId()}
+	if inFlight := s.sends[key]; inFlight != nil {
+		if len(inFlight.waiting) >= s.limits.InFlight {
+			return refuse(id, s.overload("too many resends of one message")), true
+		}
+		inFlight.waiting = append(inFlight.waiting, id)
+		return nil, true
+	}
+	if first := s.firstHeld(key.conversation); first != "" && first != key.id {
+		return refuse(id, wire.Errorf(pb.Code_CODE_RETRY_IN_ORDER, "resend %s first: its outcome is not known", first)), true
+	}
+	if len(s.sends) >= s.limits.InFlight {
+		s.hold(key)
+		return refuse(id, s.overload("too many messages await the log")), true
+	}
+	return nil, false
+}
+
+// firstHeld is the message that must be resent next, or empty. Those that are on their way to the log again need no
+// wait: should one fail, the log fails all that was queued behind it.
+func (s *Session) firstHeld(conversation string) string {
+	for _, id := range s.held[conversation] {
+		if s.sends[sendKey{conversation, id}] == nil {
+			return id
+		}
+	}
+	return ""
+}
+
+func (s *Session) hold(key sendKey) {
+	if slices.Contains(s.held[key.conversation], key.id) {
+		return
+	}
+	s.held[key.conversation] = append(s.held[key.conversation], key.id)
+}
+
+// free forgets that id was held back: it went through, or can never.
+func (s *Session) free(key sendKey) {
+	ids := s.held[key.conversation]
+	for i, id := range ids {
+		if id == key.id {
+			ids = append(ids[:i:i], ids[i+1:]...)
+			break
+		}
+	}
+	if len(ids) == 0 {
+		delete(s.held, key.conversation)
+		return
+	}
+	s.held[key.conversation] = ids
+}
+
+func (s *Session) done(now time.Time, e Done) []Effect {
+	if s.running == nil {
+		return nil
+	}
+	ran, id := s.running, s.running.GetId()
+	s.running = nil
+	switch {
+	case e.Err != nil:
+		return append(s.refuse(ran, e.Err), s.next(now)...)
+	case e.Entered != 0:
+		s.user, s.state = e.Entered, entering
+		e.Body.Id = id
+		s.entry = e.Body
+		return []Effect{Register{s.user}}
+	case e.Left:
+		out := append(answer(id, e.Body), s.end()...)
+		return append(out, Close{pb.Closing_REASON_SESSION_ENDED})
+	}
+	return append(answer(id, e.Body), s.next(now)...)
+}
+
+func (s *Session) registered(now time.Time, e Registered) []Effect {
+	if s.state != entering {
+		return nil
+	}
+	s.state = live
+	entry := s.entry
+	s.entry = nil
+	if r := entry.GetSession(); r != nil {
+		r.Degraded = e.Degraded
+	}
+	return append([]Effect{Write{entry}}, s.next(now)...)
+}
+
+func (s *Session) admitted(now time.Time, e Admitted) []Effect {
+	if s.running == nil {
+		return nil
+	}
+	s.sends[sendKey{e.Conversation, e.ClientMsgID}] = &send{waiting: []uint64{s.running.GetId()}}
+	s.running = nil
+	return s.next(now)
+}
+
+func (s *Session) appended(e Appended) []Effect {
+	key := sendKey{e.Conversation, e.ClientMsgID}
+	sent := s.sends[key]
+	if sent == nil {
+		return nil
+	}
+	delete(s.sends, key)
+	var out []Effect
+	if e.Err == nil {
+		s.free(key)
+		for _, id := range sent.waiting {
+			out = append(out, answer(id, &pb.Envelope{Body: &pb.Envelope_Sent{Sent: &pb.SendResponse{
+				ClientMsgId: e.ClientMsgID, Seq: e.Seq, TimeMs: e.Time.UnixMilli(),
+			}}})...)
+		}
+		return out
+	}
+	if e.Err.RetryAfter > 0 {
+		s.hold(key)
+	} else {
+		s.free(key)
+	}
+	for _, id := range sent.waiting {
+		out = append(out, refuse(id, e.Err)...)
+	}
+	if len(s.held) > s.limits.Held {
+		out = append(out, Close{pb.Closing_REASON_OVERLOADED})
+	}
+	return out
+}
+
+// refuse answers an error. A send that may be tried again holds back later ones to its conversation: else they would
+// overtake it.
+func (s *Session) refuse(e *pb.Envelope, err *wire.Error) []Effect {
+	if r := e.GetSend(); r != nil {
+		key := sendKey{r.GetConversation(), r.GetClientMsgId()}
+		if err.RetryAfter > 0 {
+			s.hold(key)
+		} else {
+			s.free(key)
+		}
+	}
+	out := refuse(e.GetId(), err)
+	if len(s.held) > s.limits.Held {
+		out = append(out, Close{pb.Closing_REASON_OVERLOADED})
+	}
+	return out
+}
+
+func (s *Session) overload(message string) *wire.Error {
+	return &wire.Error{Code: pb.Code_CODE_RATE_LIMITED, RetryAfter: s.hello.RetryOnOverload, Message: message}
+}
+
+func answer(id uint64, body *pb.Envelope) []Effect {
+	body.Id = id
+	return []Effect{Write{body}}
+}
+
+func refuse(id uint64, err *wire.Error) []Effect {
+	return answer(id, &pb.Envelope{Body: &pb.Envelope_Error{Error: err.Proto()}})
+}
