@@ -87,7 +87,6 @@ func Start(ctx context.Context, o Options) (_ *Servers, err error) {
 	}
 	s.kafka, err = kfake.NewCluster(
 		kfake.NumBrokers(1),
-		kfake.DataDir(filepath.Join(o.Dir, "kafka")),
 		kfake.BrokerConfigs(map[string]string{
 			"log.retention.ms": strconv.FormatInt(retention.Milliseconds(), 10),
 		}),
