@@ -11,6 +11,7 @@
 package session
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -58,24 +59,40 @@ type Session struct {
 
 	state   state
 	user    int64
-	running *pb.Envelope // the request that the shell runs, or nil
-	queue   []*pb.Envelope
+	arrived uint64  // requests queued or refused so far
+	running request // the request that the shell runs, or zero
+	queue   []request
 	// session answers a log-in once presence has been written.
 	entry *pb.Envelope
 
 	sends map[sendKey]*send
-	// held is, per conversation, the ids that must be resent before anything later may go, oldest first.
-	held map[string][]string
+	// held is, per conversation, the sends that must be resent before anything that came later may go, oldest first.
+	held map[string][]held
+}
+
+// request is a request and its place in the order in which they came.
+type request struct {
+	*pb.Envelope
+	arrival uint64
+}
+
+// held is a send that has failed, by when it first came.
+type held struct {
+	id      string
+	arrival uint64
 }
 
 type sendKey struct{ conversation, id string }
 
 // send is one message that the log has not answered; waiting has the ids of all requests that await it.
-type send struct{ waiting []uint64 }
+type send struct {
+	waiting []uint64
+	arrival uint64
+}
 
 // New returns the state of a connection that was just accepted.
 func New(limits Limits, hello Hello) *Session {
-	return &Session{limits: limits, hello: hello, sends: map[sendKey]*send{}, held: map[string][]string{}}
+	return &Session{limits: limits, hello: hello, sends: map[sendKey]*send{}, held: map[string][]held{}}
 }
 
 // User is the account that logged in, or 0.
@@ -98,7 +115,7 @@ type (
 	}
 	// Registered answers Register. Degraded: presence is away, and the shell registers later.
 	Registered struct{ Degraded bool }
-	// Admitted is Done for a send: the rules allow it and the log has taken it into its queue.
+	// Admitted is Done for a send: the rules allow it and the log has taken it into its queue. It may come after Appended.
 	Admitted struct{ Conversation, ClientMsgID string }
 	// Appended is the log's answer for an admitted send.
 	Appended struct {
@@ -167,7 +184,7 @@ func (s *Session) Step(now time.Time, e Event) []Effect {
 	case Admitted:
 		return s.admitted(now, e)
 	case Appended:
-		return s.appended(e)
+		return s.appended(now, e)
 	case Deliver:
 		if s.state == live {
 			return []Effect{Forward(e)}
@@ -207,10 +224,12 @@ func (s *Session) received(now time.Time, e *pb.Envelope) []Effect {
 	if s.state == fresh {
 		return refuse(e.GetId(), wire.Errorf(pb.Code_CODE_NOT_LOGGED_IN, "say Hello first"))
 	}
+	s.arrived++
+	r := request{e, s.arrived}
 	if len(s.queue) >= s.limits.Queue {
-		return s.refuse(e, s.overload("too many requests wait on this connection"))
+		return s.refuse(r, s.overload("too many requests wait on this connection"))
 	}
-	s.queue = append(s.queue, e)
+	s.queue = append(s.queue, r)
 	return s.next(now)
 }
 
@@ -233,9 +252,9 @@ func (s *Session) greet(now time.Time, e *pb.Envelope) []Effect {
 // next starts the oldest waiting request if none runs.
 func (s *Session) next(now time.Time) []Effect {
 	var out []Effect
-	for s.running == nil && s.state != entering && len(s.queue) > 0 {
+	for s.running.Envelope == nil && s.state != entering && len(s.queue) > 0 {
 		e := s.queue[0]
-		s.queue[0] = nil
+		s.queue[0] = request{}
 		s.queue = s.queue[1:]
 		out = append(out, s.start(now, e)...)
 	}
@@ -245,7 +264,7 @@ func (s *Session) next(now time.Time) []Effect {
 	return out
 }
 
-func (s *Session) start(_ time.Time, e *pb.Envelope) []Effect {
+func (s *Session) start(_ time.Time, e request) []Effect {
 	switch e.Body.(type) {
 	case *pb.Envelope_Register, *pb.Envelope_Login, *pb.Envelope_Resume:
 		if s.state != greeted {
@@ -257,17 +276,17 @@ func (s *Session) start(_ time.Time, e *pb.Envelope) []Effect {
 		}
 	}
 	if r := e.GetSend(); r != nil {
-		if out, stop := s.holdBack(e.GetId(), r); stop {
+		if out, stop := s.holdBack(e, r); stop {
 			return out
 		}
 	}
 	s.running = e
-	return []Effect{Run{User: s.user, Request: e}}
+	return []Effect{Run{User: s.user, Request: e.Envelope}}
 }
 
 // holdBack decides whether a send may go to the log now.
-func (s *Session) holdBack(id uint64, r *pb.SendRequest) ([]Effect, bool) {
-	key := sendKey{r.GetConversation(), r.GetClientMsgId()}
+func (s *Session) holdBack(e request, r *pb.SendRequest) ([]Effect, bool) {
+	id, key := e.GetId(), sendKey{r.GetConversation(), r.GetClientMsgId()}
 	if inFlight := s.sends[key]; inFlight != nil {
 		if len(inFlight.waiting) >= s.limits.InFlight {
 			return refuse(id, s.overload("too many resends of one message")), true
@@ -275,56 +294,57 @@ func (s *Session) holdBack(id uint64, r *pb.SendRequest) ([]Effect, bool) {
 		inFlight.waiting = append(inFlight.waiting, id)
 		return nil, true
 	}
-	if first := s.firstHeld(key.conversation); first != "" && first != key.id {
+	if first := s.firstHeld(key.conversation, e.arrival); first != "" && first != key.id {
 		return refuse(id, wire.Errorf(pb.Code_CODE_RETRY_IN_ORDER, "resend %s first: its outcome is not known", first)), true
 	}
 	if len(s.sends) >= s.limits.InFlight {
-		s.hold(key)
+		s.hold(key, e.arrival)
 		return refuse(id, s.overload("too many messages await the log")), true
 	}
 	return nil, false
 }
 
-// firstHeld is the message that must be resent next, or empty. Those that are on their way to the log again need no
-// wait: should one fail, the log fails all that was queued behind it.
-func (s *Session) firstHeld(conversation string) string {
-	for _, id := range s.held[conversation] {
-		if s.sends[sendKey{conversation, id}] == nil {
-			return id
+// firstHeld is the message that must be resent before one that came at arrival may go, or empty. One that was refused while an
+// earlier one waited in the queue does not hold back that one. Those that are on their way to the log again need no wait:
+// should one fail, the log fails all that was queued behind it.
+func (s *Session) firstHeld(conversation string, arrival uint64) string {
+	for _, h := range s.held[conversation] {
+		if h.arrival >= arrival {
+			break
+		}
+		if s.sends[sendKey{conversation, h.id}] == nil {
+			return h.id
 		}
 	}
 	return ""
 }
 
-func (s *Session) hold(key sendKey) {
-	if slices.Contains(s.held[key.conversation], key.id) {
+// hold keeps a send in its place by when it first came.
+func (s *Session) hold(key sendKey, arrival uint64) {
+	list := s.held[key.conversation]
+	if slices.ContainsFunc(list, func(h held) bool { return h.id == key.id }) {
 		return
 	}
-	s.held[key.conversation] = append(s.held[key.conversation], key.id)
+	at, _ := slices.BinarySearchFunc(list, arrival, func(h held, a uint64) int { return cmp.Compare(h.arrival, a) })
+	s.held[key.conversation] = slices.Insert(list, at, held{key.id, arrival})
 }
 
 // free forgets that id was held back: it went through, or can never.
 func (s *Session) free(key sendKey) {
-	ids := s.held[key.conversation]
-	for i, id := range ids {
-		if id == key.id {
-			ids = append(ids[:i:i], ids[i+1:]...)
-			break
-		}
-	}
-	if len(ids) == 0 {
+	list := slices.DeleteFunc(s.held[key.conversation], func(h held) bool { return h.id == key.id })
+	if len(list) == 0 {
 		delete(s.held, key.conversation)
 		return
 	}
-	s.held[key.conversation] = ids
+	s.held[key.conversation] = list
 }
 
 func (s *Session) done(now time.Time, e Done) []Effect {
-	if s.running == nil {
+	if s.running.Envelope == nil {
 		return nil
 	}
 	ran, id := s.running, s.running.GetId()
-	s.running = nil
+	s.running = request{}
 	switch {
 	case e.Err != nil:
 		return append(s.refuse(ran, e.Err), s.next(now)...)
@@ -336,6 +356,10 @@ func (s *Session) done(now time.Time, e Done) []Effect {
 	case e.Left:
 		out := append(answer(id, e.Body), s.end()...)
 		return append(out, Close{pb.Closing_REASON_SESSION_ENDED})
+	}
+	if r := ran.GetSend(); r != nil {
+		// A resend that the database knows already went through.
+		s.free(sendKey{r.GetConversation(), r.GetClientMsgId()})
 	}
 	return append(answer(id, e.Body), s.next(now)...)
 }
@@ -354,16 +378,34 @@ func (s *Session) registered(now time.Time, e Registered) []Effect {
 }
 
 func (s *Session) admitted(now time.Time, e Admitted) []Effect {
-	if s.running == nil {
+	if !s.admit(sendKey{e.Conversation, e.ClientMsgID}) {
 		return nil
 	}
-	s.sends[sendKey{e.Conversation, e.ClientMsgID}] = &send{waiting: []uint64{s.running.GetId()}}
-	s.running = nil
 	return s.next(now)
 }
 
-func (s *Session) appended(e Appended) []Effect {
+// admit makes the running request one that awaits the log, if it is the send that is meant.
+func (s *Session) admit(key sendKey) bool {
+	r := s.running.GetSend()
+	if r == nil || key != (sendKey{r.GetConversation(), r.GetClientMsgId()}) {
+		return false
+	}
+	s.sends[key] = &send{waiting: []uint64{s.running.GetId()}, arrival: s.running.arrival}
+	s.running = request{}
+	return true
+}
+
+func (s *Session) appended(now time.Time, e Appended) []Effect {
 	key := sendKey{e.Conversation, e.ClientMsgID}
+	// The log may answer before the shell can say Admitted. Answers come in the log's order, which holding back relies on, so
+	// they do not wait for that.
+	if s.admit(key) {
+		return append(s.settle(key, e), s.next(now)...)
+	}
+	return s.settle(key, e)
+}
+
+func (s *Session) settle(key sendKey, e Appended) []Effect {
 	sent := s.sends[key]
 	if sent == nil {
 		return nil
@@ -380,7 +422,7 @@ func (s *Session) appended(e Appended) []Effect {
 		return out
 	}
 	if e.Err.RetryAfter > 0 {
-		s.hold(key)
+		s.hold(key, sent.arrival)
 	} else {
 		s.free(key)
 	}
@@ -395,11 +437,11 @@ func (s *Session) appended(e Appended) []Effect {
 
 // refuse answers an error. A send that may be tried again holds back later ones to its conversation: else they would
 // overtake it.
-func (s *Session) refuse(e *pb.Envelope, err *wire.Error) []Effect {
+func (s *Session) refuse(e request, err *wire.Error) []Effect {
 	if r := e.GetSend(); r != nil {
 		key := sendKey{r.GetConversation(), r.GetClientMsgId()}
 		if err.RetryAfter > 0 {
-			s.hold(key)
+			s.hold(key, e.arrival)
 		} else {
 			s.free(key)
 		}

@@ -222,3 +222,51 @@ func TestLogout_EndsTheSessionOnce(t *testing.T) {
 	s.step(session.Done{Left: true, Body: &pb.Envelope{Body: &pb.Envelope_Ok{Ok: &pb.Ok{}}}}, "3:ok", "unregister", "close SESSION_ENDED")
 	s.step(session.Ended{})
 }
+
+// The log may answer before the shell says that it has taken the message; the session goes on at once, and the late word of the
+// shell belongs to nothing.
+func TestSend_AnswerBeforeAdmitted(t *testing.T) {
+	idA, idB := wire.NewMessageID(), wire.NewMessageID()
+	s := newScript(t, session.DefaultLimits)
+	s.enter()
+	s.step(send(3, idA), "run 3")
+	s.step(send(4, idB))
+	s.step(appended(idA, nil), "3:sent", "run 4")
+	s.step(admitted(idA))
+	s.step(admitted(idB))
+	s.step(appended(idB, nil), "4:sent")
+}
+
+// A resend that the database knows is answered at once, and holds back nothing any more.
+func TestSend_ResendThatIsKnown_FreesItsConversation(t *testing.T) {
+	idA, idB := wire.NewMessageID(), wire.NewMessageID()
+	s := newScript(t, session.DefaultLimits)
+	s.enter()
+	s.step(send(3, idA), "run 3")
+	s.step(admitted(idA))
+	s.step(appended(idA, away), "3:UNAVAILABLE")
+	s.step(send(4, idB), "4:RETRY_IN_ORDER")
+	s.step(send(5, idA), "run 5")
+	s.step(session.Done{Body: &pb.Envelope{Body: &pb.Envelope_Sent{Sent: &pb.SendResponse{}}}}, "5:sent")
+	s.step(send(6, idB), "run 6")
+}
+
+// What waits in the queue came before what found it full, and goes before it.
+func TestR18_ARefusalDoesNotHoldBackWhatCameBefore(t *testing.T) {
+	a, b, c := wire.NewMessageID(), wire.NewMessageID(), wire.NewMessageID()
+	s := newScript(t, session.Limits{Queue: 1, InFlight: 4, Held: 4})
+	s.enter()
+	s.step(friends(3), "run 3")
+	s.step(send(4, a))
+	s.step(send(5, b), "5:RATE_LIMITED")
+	s.step(ok(), "3:ok", "run 4")
+	s.step(admitted(a))
+	s.step(send(6, c), "6:RETRY_IN_ORDER")
+	s.step(send(7, b), "run 7")
+	s.step(admitted(b))
+	// Should a fail now, b fails behind it, and a is the first to be resent.
+	s.step(appended(a, away), "4:UNAVAILABLE")
+	s.step(appended(b, away), "7:UNAVAILABLE")
+	s.step(send(8, b), "8:RETRY_IN_ORDER")
+	s.step(send(9, a), "run 9")
+}

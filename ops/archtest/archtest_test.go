@@ -68,6 +68,7 @@ func TestRules_EachIsHeld(t *testing.T) {
 		{"SDK and ops", "clientsdk/web/web.go", own + "ops/config", false},
 		{"protocol and SDK", "clientsdk/wire/frame.go", own + "clientsdk", false},
 		{"node and consumers", "node/session.go", own + "consumers/mysqlstore", false},
+		{"consumers and the protocol", "consumers/mysqlstore/body.go", own + "clientsdk/wire/futurev1", true},
 		{"consumers and node", "consumers/history/h.go", own + "node", false},
 		{"node and the SDK", "node/session.go", own + "clientsdk", false},
 		{"node and the protocol", "node/session.go", own + "clientsdk/wire/futurev1", true},

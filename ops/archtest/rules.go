@@ -27,8 +27,9 @@ var layers = []struct {
 	{"router", []string{"clientsdk/wire"}},
 	// node and consumers meet only through the log and the domain.
 	{"node", []string{"clientsdk/wire", "clientsdk/web", "router"}},
-	{"consumers", []string{"router"}},
-	{"bench", []string{"clientsdk"}},
+	{"consumers", []string{"clientsdk/wire", "router"}},
+	// bench is a client like any other; but its floor starts clusters itself, since each round wants a fresh one, or none.
+	{"bench", []string{"clientsdk", "ops/clustertest"}},
 	// Wiring. That not all of ops knows every adapter is held by adapters below.
 	{"ops", []string{"clientsdk", "router", "node", "consumers", "bench"}},
 }

@@ -32,9 +32,11 @@ const (
 	retention = 30 * 24 * time.Hour
 	// cleaning is how often the log is looked over for what is past its retention.
 	cleaning = time.Hour
-	// ttlStep is how far Redis' clock stands behind at most, and thus how much too early a key may expire: a key
-	// that is set between two steps loses the whole next step. Leases are 2 s and longer.
+	// ttlStep is how often Redis' clock is forwarded.
 	ttlStep = 100 * time.Millisecond
+	// ttlMost is how far at most it goes at once, and thus how much too early a key may expire: one that is set between
+	// two steps loses the whole next step. Leases are 2 s and longer.
+	ttlMost = 2 * ttlStep
 )
 
 // Options for Start.
@@ -87,6 +89,7 @@ func Start(ctx context.Context, o Options) (_ *Servers, err error) {
 	}
 	s.kafka, err = kfake.NewCluster(
 		kfake.NumBrokers(1),
+		kfake.DataDir(filepath.Join(o.Dir, "kafka")),
 		kfake.BrokerConfigs(map[string]string{
 			"log.retention.ms": strconv.FormatInt(retention.Milliseconds(), 10),
 		}),
@@ -166,9 +169,10 @@ func forwardTTLs(ctx context.Context, redis *miniredis.Miniredis) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			// What has really passed: a ticker drops ticks when the machine is busy.
+			// What has really passed, since a ticker drops ticks when the machine is busy. After a longer stall the
+			// clock rather stays behind: who should have renewed a key was stalled as well.
 			now := time.Now()
-			redis.FastForward(now.Sub(last))
+			redis.FastForward(min(now.Sub(last), ttlMost))
 			last = now
 		}
 	}

@@ -158,6 +158,14 @@ func checkLog(ctx context.Context, t *testing.T, dir string, acked map[string]st
 	defer transport.CloseIdleConnections()
 	client := &kafka.Client{Addr: kafka.TCP(s.KafkaAddr), Transport: transport}
 
+	// Asked for first: kafka-go looks for the leader of a partition that is not there until ctx ends.
+	m, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Topics[0]; got.Error != nil || len(got.Partitions) != partitions {
+		t.Fatalf("the topic has %d of %d partitions after the restart: %v", len(got.Partitions), partitions, got.Error)
+	}
 	found := map[string]string{}
 	for p := range partitions {
 		readPartition(ctx, t, s.KafkaAddr, p, found)
@@ -238,14 +246,16 @@ func TestRedis_KeysExpireByThemselves(t *testing.T) {
 	if err := client.Set(ctx, "kept", "x", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
 	for client.Exists(ctx, "lease").Val() == 1 {
 		if time.Since(began) > 20*time.Second {
 			t.Fatal("the key has not expired")
 		}
-		time.Sleep(10 * time.Millisecond)
+		<-poll.C
 	}
 	// Never much too early: a lease would be lost to somebody else.
-	if took := time.Since(began); took < ttl-2*ttlStep {
+	if took := time.Since(began); took < ttl-ttlMost {
 		t.Errorf("expired after %v, want about %v", took, ttl)
 	}
 	if client.Exists(ctx, "kept").Val() != 1 {

@@ -13,7 +13,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestMemory_Conforms(t *testing.T) {
+func TestMemory_Conforms(t *testing.T) { conforms(t, "") }
+
+func TestPrefixed_Conforms(t *testing.T) { conforms(t, "somebody.") }
+
+func conforms(t *testing.T, prefix string) {
 	eventlogtest.Run(t, func(t *testing.T, tune eventlogtest.Tune) eventlogtest.Fixture {
 		var failNext atomic.Bool
 		log := eventlog.NewMemory(eventlog.MemoryOptions{
@@ -28,7 +32,7 @@ func TestMemory_Conforms(t *testing.T) {
 		})
 		t.Cleanup(func() { _ = log.Close(context.WithoutCancel(t.Context())) })
 		return eventlogtest.Fixture{
-			Log:            log,
+			Log:            eventlog.Prefixed(log, prefix),
 			MaxRecordBytes: 200_000,
 			Stall:          log.Hold,
 			Resume:         log.Release,
@@ -37,7 +41,7 @@ func TestMemory_Conforms(t *testing.T) {
 				log.Release()
 			},
 			Trim: func(t *testing.T, topic string, partition int32, start int64) {
-				if err := log.TrimTo(topic, partition, start); err != nil {
+				if err := log.TrimTo(prefix+topic, partition, start); err != nil {
 					t.Fatal(err)
 				}
 			},

@@ -3,8 +3,10 @@ package eventlogtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +31,8 @@ type Fixture struct {
 	MaxRecordBytes int
 	// Stall keeps appends from being answered until Resume.
 	Stall, Resume func()
+	// Stalled, if not nil, waits until an append is stalled, so that what is appended from then on is behind it and not with it.
+	Stalled func(t *testing.T)
 	// FailStalled makes what is stalled fail, at once or when Patience ends. Appends that are tried before Resume may fail too.
 	FailStalled func()
 	// Trim raises a partition's start, as retention does.
@@ -173,6 +177,25 @@ func appendAll(t *testing.T, log eventlog.Log, topic string, partition int32, va
 		must(t, log.Append(entry(topic, partition, v), a.done(i)))
 	}
 	return a.waitGood(t, len(values))
+}
+
+// appendAfterFailure appends like appendAll. The log may refuse it as long as the done calls of the failure have not all returned.
+func appendAfterFailure(t *testing.T, log eventlog.Log, topic string, partition int32, values ...string) {
+	t.Helper()
+	a, ctx := newAcks(), ctxFor(t)
+	for i, v := range values {
+		for {
+			err := log.Append(entry(topic, partition, v), a.done(i))
+			if err == nil {
+				break
+			}
+			if i > 0 || !errors.Is(err, eventlog.ErrBehindFailed) || ctx.Err() != nil {
+				t.Fatal(err)
+			}
+			runtime.Gosched()
+		}
+	}
+	a.waitGood(t, len(values))
 }
 
 func numbered(from, to int) (values []string) {

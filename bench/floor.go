@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/futurechat/future/bench/floor"
+)
+
+const floorHelp = `bench floor: measure Future against the barest way to do the same, all in one run on this machine.
+
+The servers are those that FUTURE_TEST_KAFKA, FUTURE_TEST_REDIS and FUTURE_TEST_MYSQL name:
+  env=$(ops/testservers/servers start --brokers 1) && eval "$env"
+Without them Kafka and Redis are embedded and the database is SQLite: good to see that it runs, not to compare with the goals.
+
+  go run ./bench floor                                          about 7 minutes
+  go run ./bench floor -duration 3s -blocks 1 -history-rounds 1 -history-messages 20000      a quick look
+  go run ./bench floor -history-rows 5000000 -o bench/results   for the record, about 20 minutes more
+
+The table, or with -json one object a row, goes to standard output, what is going on to standard error. A missed goal is a row like
+any other ("met": false); the exit code is 0 when all was measured, 1 when something failed, 2 for wrong usage, 130 after Ctrl-C.
+Do not use the machine meanwhile: the load average before and after is part of the record.
+
+Flags:
+`
+
+// errUsage is matched by what is wrong with the arguments.
+var errUsage = errors.New("usage")
+
+type floorFlags struct {
+	floor.Options
+	json bool
+	out  string
+}
+
+func parseFloor(args []string, out io.Writer) (*floorFlags, error) {
+	f := &floorFlags{Options: floor.Defaults()}
+	fs := flag.NewFlagSet("floor", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.BoolVar(&f.json, "json", false, "print one JSON object a row")
+	fs.StringVar(&f.out, "o", "", "write the record to this `file` too, or into this folder as DATE-floor.json")
+	only := fs.String("only", "", "`parts` to measure, separated by commas: "+strings.Join(floor.Parts(), ", ")+"; empty: all")
+	fs.IntVar(&f.Nodes, "nodes", f.Nodes, "nodes of the cluster")
+	fs.IntVar(&f.Routers, "routers", f.Routers, "routers of the cluster")
+	fs.IntVar(&f.Pairs, "pairs", f.Pairs, "pairs of friends, each on two nodes")
+	fs.IntVar(&f.Rate, "rate", f.Rate, "messages a second, all pairs together")
+	fs.IntVar(&f.Size, "size", f.Size, "bytes of a text")
+	fs.IntVar(&f.Partitions, "partitions", f.Partitions, "partitions of the log")
+	fs.IntVar(&f.Blocks, "blocks", f.Blocks, "blocks of four rounds each: baseline, Future, Future, baseline")
+	fs.DurationVar(&f.Warmup, "warmup", f.Warmup, "what is sent first in a round and not counted")
+	fs.DurationVar(&f.Duration, "duration", f.Duration, "what is counted of a round")
+	fs.IntVar(&f.HistoryRows, "history-rows", f.HistoryRows, "rows in the database before history is measured a last time; 0: only into an empty one")
+	fs.IntVar(&f.HistoryMessages, "history-messages", f.HistoryMessages, "messages that history stores in each measurement")
+	fs.IntVar(&f.HistoryConversations, "history-conversations", f.HistoryConversations, "conversations that they are of, in turn")
+	fs.IntVar(&f.HistoryRounds, "history-rounds", f.HistoryRounds, "rounds into an empty database")
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(out, floorHelp)
+		fs.SetOutput(out)
+		fs.PrintDefaults()
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errUsage, err)
+	case fs.NArg() > 0:
+		return nil, fmt.Errorf("%w: unexpected argument %q", errUsage, fs.Arg(0))
+	}
+	if *only != "" {
+		f.Only = strings.Split(*only, ",")
+	}
+	if err := f.Check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return f, nil
+}
+
+func runFloor(ctx context.Context, args []string, out, errs io.Writer) error {
+	f, err := parseFloor(args, out)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return nil
+	case err != nil:
+		return err
+	}
+	f.Progress = func(format string, args ...any) { fmt.Fprintf(errs, "floor: "+format+"\n", args...) }
+	started := time.Now()
+	r := newRecord(ctx, append([]string{"go", "run", "./bench", "floor"}, args...), started)
+	outcome, err := floor.Run(ctx, f.Options)
+	r.finish(outcome, err)
+
+	var printed bytes.Buffer
+	print := r.table
+	if f.json {
+		print = r.objects
+	}
+	if len(outcome.Rows) > 0 {
+		err = errors.Join(err, print(&printed))
+	}
+	r.Output = printed.String()
+	if _, failed := out.Write(printed.Bytes()); failed != nil {
+		err = errors.Join(err, failed)
+	}
+	if f.out == "" {
+		return err
+	}
+	file := f.out
+	if info, failed := os.Stat(file); failed == nil && info.IsDir() {
+		file = filepath.Join(file, started.UTC().Format("2006-01-02T150405Z")+"-floor.json")
+	}
+	b, failed := json.MarshalIndent(r, "", "  ")
+	if failed == nil {
+		failed = os.WriteFile(file, append(b, '\n'), 0o644)
+	}
+	if failed == nil {
+		f.Progress("the record is in %s", file)
+	}
+	return errors.Join(err, failed)
+}

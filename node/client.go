@@ -1,0 +1,162 @@
+package node
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/futurechat/future/clientsdk/wire"
+	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
+	"github.com/futurechat/future/node/session"
+	"github.com/futurechat/future/router/chat"
+)
+
+// Client is one connection and its session.
+type Client struct {
+	node *Node
+	conn Conn
+
+	// Owned by whoever runs events (see post).
+	session *session.Session
+	closed  bool
+
+	mu      sync.Mutex
+	events  []session.Event
+	running bool
+	// Set when a log-in succeeds, before the session lives.
+	who    chat.Session
+	behind bool // a delivery found no room: the client must compare heads once there is some
+}
+
+// Frame takes a frame's payload from the gate. It is not kept.
+func (c *Client) Frame(payload []byte) {
+	e, err := wire.Decode(payload)
+	if err != nil {
+		c.close(pb.Closing_REASON_MALFORMED)
+		return
+	}
+	c.post(session.Received{Envelope: e})
+}
+
+// Closed is the end of the connection.
+func (c *Client) Closed() {
+	c.node.forget(c.conn.ID())
+	c.post(session.Ended{})
+}
+
+// Drained says that a connection which had no room for a frame has taken all that was queued.
+func (c *Client) Drained() {
+	c.mu.Lock()
+	behind := c.behind
+	c.behind = false
+	c.mu.Unlock()
+	if behind {
+		c.node.metrics.compares.Inc()
+		c.post(session.Compare{})
+	}
+}
+
+// post hands an event to the session. Events are run one at a time in their order, by whichever goroutine comes first: an
+// effect may itself post, and nothing is called with the lock held.
+func (c *Client) post(e session.Event) {
+	c.mu.Lock()
+	c.events = append(c.events, e)
+	if c.running {
+		c.mu.Unlock()
+		return
+	}
+	c.running = true
+	for len(c.events) > 0 {
+		next := c.events[0]
+		c.events[0] = nil
+		c.events = c.events[1:]
+		c.mu.Unlock()
+		for _, effect := range c.session.Step(time.Now(), next) {
+			c.carryOut(effect)
+		}
+		c.mu.Lock()
+	}
+	c.events, c.running = nil, false
+	c.mu.Unlock()
+}
+
+func (c *Client) carryOut(e session.Effect) {
+	switch e := e.(type) {
+	case session.Write:
+		c.write(e.Envelope)
+	case session.Forward:
+		c.forward(e.Frame)
+	case session.Run:
+		c.node.run(c, e)
+	case session.Register:
+		c.conn.LoggedIn()
+		c.node.metrics.sessions.Inc()
+		c.node.presence.Register(c.conn.ID(), e.User, c.account().DeviceID)
+	case session.Unregister:
+		c.node.metrics.sessions.Dec()
+		c.node.presence.Unregister(c.conn.ID(), e.User)
+	case session.Close:
+		c.close(e.Reason)
+	}
+}
+
+func (c *Client) write(e *pb.Envelope) {
+	if r := e.GetError(); r != nil {
+		c.node.metrics.refused.WithLabelValues(codeName(r.GetCode())).Inc()
+	}
+	frame, err := wire.AppendFrame(nil, e)
+	if err != nil {
+		c.node.log.Error("an answer could not be encoded", zap.Error(err))
+		c.close(pb.Closing_REASON_OVERLOADED)
+		return
+	}
+	if err := c.conn.Send(frame); errors.Is(err, ErrSlow) {
+		// An answer cannot be left out, and its client takes none.
+		c.close(pb.Closing_REASON_SLOW_CONSUMER)
+	}
+}
+
+// forward leaves a delivery out when there is no room: the client fetches it when it has caught up.
+func (c *Client) forward(frame []byte) {
+	err := c.conn.Send(frame)
+	if err == nil {
+		c.node.metrics.delivered.Inc()
+		return
+	}
+	if errors.Is(err, ErrSlow) {
+		c.node.metrics.leftOut.Inc()
+		c.mu.Lock()
+		c.behind = true
+		c.mu.Unlock()
+	}
+}
+
+func (c *Client) close(reason pb.Closing_Reason) {
+	c.mu.Lock()
+	closed := c.closed
+	c.closed = true
+	c.mu.Unlock()
+	if closed {
+		return
+	}
+	c.node.metrics.closed.WithLabelValues(reason.String()[len("REASON_"):]).Inc()
+	if frame := FinalFrame(reason); frame != nil {
+		_ = c.conn.Send(frame) // without it the client comes back by itself
+	}
+	c.conn.Close(reason)
+}
+
+// account is who logged in.
+func (c *Client) account() chat.Session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.who
+}
+
+func (c *Client) entered(s chat.Session) {
+	c.mu.Lock()
+	c.who = s
+	c.mu.Unlock()
+}

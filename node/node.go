@@ -1,0 +1,296 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/futurechat/future/clientsdk/wire"
+	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
+	"github.com/futurechat/future/node/session"
+	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/deliver"
+	"github.com/futurechat/future/router/eventlog"
+	"github.com/futurechat/future/router/peer"
+	"github.com/futurechat/future/router/presence"
+)
+
+// Conn is a connection as the gate gives it. Its methods never block and may be called from any goroutine.
+type Conn interface {
+	ID() uint64
+	RemoteAddr() net.Addr
+	// Send queues one encoded frame, or answers ErrSlow if there is no room for it. Another error means that the connection ends.
+	Send(frame []byte) error
+	// Close ends the connection after what was queued.
+	Close(reason pb.Closing_Reason)
+	// LoggedIn ends the time within which a connection must log in.
+	LoggedIn()
+}
+
+// ErrSlow is answered by Conn.Send when the connection's queue has no room.
+var ErrSlow = errors.New("node: outbound queue full")
+
+// Presence is the node's own side of presence (presence.Node). Register is answered by Node.Registered.
+type Presence interface {
+	Register(connection uint64, user int64, device string)
+	Unregister(connection uint64, user int64)
+	// Incarnation is empty while the node's lease is late or gone: then nothing may be delivered.
+	Incarnation() string
+}
+
+// Locator looks up who is connected where.
+type Locator interface {
+	Locate(ctx context.Context, users []int64) ([][]presence.Place, error)
+}
+
+// Kicker ends connections of other nodes.
+type Kicker interface {
+	Kick(addr string, k peer.Kick)
+}
+
+// Timeline reads conversations.
+type Timeline interface {
+	History(ctx context.Context, user int64, r *pb.HistoryRequest) (*pb.HistoryResponse, error)
+	Heads(ctx context.Context, user int64) ([]*pb.Head, error)
+}
+
+// Outbox brings decided changes to the log.
+type Outbox interface {
+	Publish(ctx context.Context, conversation string, upTo uint64) error
+}
+
+// Log takes messages.
+type Log interface {
+	Append(e eventlog.Entry, done func(eventlog.Appended, error)) error
+}
+
+// Options for New. All but Logger and Registerer are required.
+type Options struct {
+	Name    string
+	Cluster string
+	// Topic is what is known of the log: partitions and epoch.
+	Topic eventlog.State
+
+	Service  *chat.Service
+	Timeline Timeline
+	Outbox   Outbox
+	Log      Log
+	Locator  Locator
+	Kicker   Kicker
+
+	// Ping is how long a client may be silent before it must ping, Silence when either side takes the other for dead.
+	Ping, Silence time.Duration
+	// MaxFrame is the longest frame in bytes that the gate takes.
+	MaxFrame int
+	// Workers run requests, Queue of them may wait.
+	Workers, Queue int
+
+	Logger     *zap.Logger
+	Registerer prometheus.Registerer
+}
+
+// Node is the role. Use New.
+type Node struct {
+	opts    Options
+	log     *zap.Logger
+	metrics *metrics
+	hello   session.Hello
+	work    chan job
+	entry   chan job // log-ins: they hash passwords, and must not hold up the rest
+	workers sync.WaitGroup
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+
+	presence  Presence // set by Start
+	halted    atomic.Bool
+
+	mu      sync.RWMutex
+	clients map[uint64]*Client
+
+	inboxMu sync.Mutex // held for a whole Forward: deliveries of two links must not mix
+	inbox   *deliver.Inbox
+}
+
+type job struct {
+	client *Client
+	run    session.Run
+}
+
+var errStopped = errors.New("node: stopped")
+
+// New makes a node; Start makes it work.
+func New(o Options) (*Node, error) {
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	if o.Workers <= 0 {
+		o.Workers = 64
+	}
+	if o.Queue <= 0 {
+		o.Queue = 4096
+	}
+	m, err := newMetrics(o.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	return &Node{
+		opts: o, log: o.Logger, metrics: m,
+		hello: session.Hello{
+			Node: o.Name, Cluster: o.Cluster, Epoch: o.Topic.Epoch, MaxFrame: uint32(o.MaxFrame),
+			Ping: o.Ping, Silence: o.Silence, RetryOnOverload: time.Second,
+		},
+		work: make(chan job, o.Queue), entry: make(chan job, o.Queue),
+		ctx: ctx, cancel: cancel,
+		clients: map[uint64]*Client{},
+		inbox:   deliver.NewInbox(),
+	}, nil
+}
+
+// entryWorkers is how many log-ins run at a time. chat.Service bounds the hashing itself.
+const entryWorkers = 8
+
+// Start starts the workers. p is the node's presence, whose callbacks are the node's methods.
+func (n *Node) Start(p Presence) {
+	n.presence = p
+	for range n.opts.Workers {
+		n.workers.Go(func() { n.serve(n.work) })
+	}
+	for range entryWorkers {
+		n.workers.Go(func() { n.serve(n.entry) })
+	}
+}
+
+// Stop ends the workers, after the gate was closed. What waits is given up: its connections are gone.
+func (n *Node) Stop() {
+	n.cancel(errStopped)
+	n.workers.Wait()
+}
+
+// Open takes a new connection. The gate gives its frames to the Client.
+func (n *Node) Open(c Conn) *Client {
+	client := &Client{node: n, conn: c, session: session.New(session.DefaultLimits, n.hello)}
+	n.mu.Lock()
+	n.clients[c.ID()] = client
+	n.mu.Unlock()
+	return client
+}
+
+func (n *Node) client(id uint64) *Client {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.clients[id]
+}
+
+func (n *Node) forget(id uint64) {
+	n.mu.Lock()
+	delete(n.clients, id)
+	n.mu.Unlock()
+}
+
+// all gives the connections that are open now.
+func (n *Node) all() []*Client {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	all := make([]*Client, 0, len(n.clients))
+	for _, c := range n.clients {
+		all = append(all, c)
+	}
+	return all
+}
+
+// Registered is presence's answer to Register.
+func (n *Node) Registered(connection uint64, degraded bool) {
+	if c := n.client(connection); c != nil {
+		c.post(session.Registered{Degraded: degraded})
+	}
+}
+
+// Compare tells connections that they may have missed something.
+func (n *Node) Compare(connections []uint64) {
+	for _, id := range connections {
+		if c := n.client(id); c != nil {
+			n.metrics.compares.Inc()
+			c.post(session.Compare{})
+		}
+	}
+}
+
+// CompareAll tells all connections.
+func (n *Node) CompareAll() {
+	for _, c := range n.all() {
+		n.metrics.compares.Inc()
+		c.post(session.Compare{})
+	}
+}
+
+// Suspend says that the node's lease is late or gone: Incarnation is empty and nothing is delivered, since routers do not reckon
+// with its sessions any more. Messages are still taken: that they are durable does not depend on presence (I8).
+func (n *Node) Suspend() {
+	n.log.Warn("presence lease lost: deliveries stop until it is renewed")
+}
+
+// Resume says that deliveries go on, under a new incarnation whose sessions are all registered.
+func (n *Node) Resume(incarnation string) {
+	n.log.Info("presence lease held: deliveries go on", zap.String("incarnation", incarnation))
+}
+
+// Halt refuses messages for good: the log is not the one that is known (eventlog.ErrHalted).
+func (n *Node) Halt() { n.halted.Store(true) }
+
+// Drain tells every client to go to another node, a few at a time so that they do not all arrive there at once, and waits
+// until they are gone or ctx ends.
+func (n *Node) Drain(ctx context.Context) error {
+	const step, batch = 20 * time.Millisecond, 200
+	tick := time.NewTicker(step)
+	defer tick.Stop()
+	for {
+		all := n.all()
+		if len(all) == 0 {
+			return nil
+		}
+		for _, c := range all[:min(batch, len(all))] {
+			c.close(pb.Closing_REASON_DRAINING)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// FinalFrame is the last frame of a connection that ends for reason.
+func FinalFrame(reason pb.Closing_Reason) []byte {
+	var retry uint32
+	message := closings[reason]
+	if reason >= pb.Closing_REASON_DRAINING {
+		retry = 1000
+	}
+	frame, err := wire.AppendFrame(nil, &pb.Envelope{Body: &pb.Envelope_Closing{
+		Closing: &pb.Closing{Reason: reason, Message: message, RetryAfterMs: retry},
+	}})
+	if err != nil {
+		return nil // the connection ends without a word, as the protocol allows
+	}
+	return frame
+}
+
+var closings = map[pb.Closing_Reason]string{
+	pb.Closing_REASON_SESSION_ENDED:   "this session has ended",
+	pb.Closing_REASON_REPLACED:        "this device logged in on another connection",
+	pb.Closing_REASON_TOO_LARGE:       "a frame was over the limit",
+	pb.Closing_REASON_MALFORMED:       "a frame was no Envelope",
+	pb.Closing_REASON_VERSION:         "this version of the protocol is not spoken here",
+	pb.Closing_REASON_DRAINING:        "this node goes down: connect again",
+	pb.Closing_REASON_SLOW_CONSUMER:   "the connection took too little for too long",
+	pb.Closing_REASON_SILENT:          "nothing came for too long",
+	pb.Closing_REASON_OVERLOADED:      "too much at once",
+	pb.Closing_REASON_NODE_LOST_LEASE: "this node has lost touch with the cluster",
+}

@@ -1,0 +1,289 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/futurechat/future/clientsdk/wire"
+	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
+	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/eventlog"
+	"github.com/futurechat/future/router/peer"
+	"github.com/futurechat/future/router/presence"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// rig is a node on memory parts, whose presence answers at once.
+type rig struct {
+	t    *testing.T
+	node *Node
+	log  *eventlog.Memory
+}
+
+type instantPresence struct{ node *Node }
+
+func (p instantPresence) Register(c uint64, _ int64, _ string) { p.node.Registered(c, false) }
+func (p instantPresence) Unregister(uint64, int64)             {}
+func (p instantPresence) Incarnation() string                  { return "life" }
+
+type nobody struct{}
+
+func (nobody) Locate(_ context.Context, users []int64) ([][]presence.Place, error) {
+	return make([][]presence.Place, len(users)), nil
+}
+func (nobody) Kick(string, peer.Kick)                        {}
+func (nobody) Publish(context.Context, string, uint64) error { return nil }
+func (nobody) History(context.Context, int64, *pb.HistoryRequest) (*pb.HistoryResponse, error) {
+	return &pb.HistoryResponse{}, nil
+}
+func (nobody) Heads(context.Context, int64) ([]*pb.Head, error) { return nil, nil }
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	log := eventlog.NewMemory(eventlog.MemoryOptions{})
+	if err := log.CreateTopic(t.Context(), eventlog.TopicSpec{Name: chat.TopicMessages, Partitions: 4, Replication: 1}); err != nil {
+		t.Fatal(err)
+	}
+	topic := eventlog.State{Topic: chat.TopicMessages, Partitions: 4, Epoch: 1}
+	n, err := New(Options{
+		Name: "n", Cluster: "c", Topic: topic, Timeline: nobody{}, Outbox: nobody{}, Log: log, Locator: nobody{}, Kicker: nobody{},
+		Service: chat.New(chat.Options{Store: chat.NewMemory(chat.MemoryOptions{}), Topic: topic, Argon: chat.Argon{MemoryKiB: 8, Time: 1, Threads: 1}}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Start(instantPresence{n})
+	t.Cleanup(func() {
+		n.Stop()
+		if err := log.Close(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	return &rig{t, n, log}
+}
+
+// fakeConn keeps what is sent to it, up to room frames.
+type fakeConn struct {
+	id   uint64
+	mu   sync.Mutex
+	cond *sync.Cond
+	room int
+	got  []*pb.Envelope
+	end  pb.Closing_Reason
+}
+
+func newConn(id uint64) *fakeConn {
+	c := &fakeConn{id: id, room: 1 << 20}
+	c.cond = sync.NewCond(&c.mu)
+	return c
+}
+
+func (c *fakeConn) ID() uint64           { return c.id }
+func (c *fakeConn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+func (c *fakeConn) LoggedIn()            {}
+
+func (c *fakeConn) Send(frame []byte) error {
+	e, err := wire.Decode(frame[wire.HeaderLen:])
+	if err != nil || int(binary.BigEndian.Uint32(frame)) != len(frame)-wire.HeaderLen {
+		return errors.New("bad frame")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.room == 0 {
+		return ErrSlow
+	}
+	c.room--
+	c.got = append(c.got, e)
+	c.cond.Broadcast()
+	return nil
+}
+
+func (c *fakeConn) Close(r pb.Closing_Reason) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.end = r
+	c.cond.Broadcast()
+}
+
+// await waits for an envelope that fits.
+func (c *fakeConn) await(fits func(*pb.Envelope) bool) *pb.Envelope {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		for _, e := range c.got {
+			if fits(e) {
+				return e
+			}
+		}
+		c.cond.Wait()
+	}
+}
+
+func (r *rig) ask(c *Client, id uint64, e *pb.Envelope) {
+	r.t.Helper()
+	e.Id = id
+	frame, err := wire.AppendFrame(nil, e)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	c.Frame(frame[wire.HeaderLen:])
+}
+
+// enter registers a user on a new connection.
+func (r *rig) enter(id uint64, name string) (*Client, *fakeConn, int64) {
+	r.t.Helper()
+	conn := newConn(id)
+	c := r.node.Open(conn)
+	r.ask(c, 1, &pb.Envelope{Body: &pb.Envelope_Hello{Hello: &pb.HelloRequest{Version: 1}}})
+	r.ask(c, 2, &pb.Envelope{Body: &pb.Envelope_Register{Register: &pb.RegisterRequest{
+		Name: name, Password: "password", Device: &pb.Device{Id: wire.NewMessageID()},
+	}}})
+	got := conn.await(func(e *pb.Envelope) bool { return e.GetId() == 2 })
+	user, err := wire.ParseID(got.GetSession().GetUser().GetId())
+	if err != nil {
+		r.t.Fatalf("%s: %v", name, got)
+	}
+	return c, conn, user
+}
+
+func (r *rig) forward(number uint64, to peer.Recipient, seqs ...uint64) peer.Answer {
+	r.t.Helper()
+	f := peer.Forward{Incarnation: "life", RouterEpoch: 1, Number: number}
+	for _, seq := range seqs {
+		body, err := (&pb.Message{Conversation: "d:1:2", Seq: seq}).MarshalVT()
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		f.Messages = append(f.Messages, peer.Message{Seq: seq, Body: body, Recipients: []peer.Recipient{to}})
+	}
+	return r.node.Forward(1, f)
+}
+
+func delivered(seq uint64) func(*pb.Envelope) bool {
+	return func(e *pb.Envelope) bool {
+		m := e.GetDelivery().GetMessages()
+		return len(m) == 1 && m[0].GetSeq() == seq
+	}
+}
+
+func TestForward_ToTheSessionsThatAreHere(t *testing.T) {
+	r := newRig(t)
+	_, conn, user := r.enter(7, "alice")
+	if a := r.forward(1, peer.Recipient{User: user, Connection: 7}, 10, 11); a.Status != peer.StatusDelivered || len(a.Missed) != 0 {
+		t.Errorf("answer %+v", a)
+	}
+	conn.await(delivered(10))
+	conn.await(delivered(11))
+	// Somebody else's connection, and one that is gone, are missed, also when the message is repeated.
+	for i, to := range []peer.Recipient{{User: user + 1, Connection: 7}, {User: user, Connection: 8}} {
+		if a := r.forward(uint64(2+i), to, uint64(12+i), 11); len(a.Missed) != 2 {
+			t.Errorf("%+v: answer %+v, want both missed", to, a)
+		}
+	}
+	if a := r.node.Forward(1, peer.Forward{Incarnation: "another"}); a.Status != peer.StatusWrongIncarnation {
+		t.Errorf("another life: %+v", a)
+	}
+	if a := r.node.Forward(1, peer.Forward{}); a.Status != peer.StatusWrongIncarnation {
+		t.Errorf("no life: %+v", a)
+	}
+}
+
+func TestForward_AfterAHoleTheSessionsCompareFirst(t *testing.T) {
+	r := newRig(t)
+	_, conn, user := r.enter(7, "alice")
+	to := peer.Recipient{User: user, Connection: 7}
+	r.forward(1, to, 10)
+	r.forward(3, to, 12)
+	conn.await(delivered(12))
+	conn.mu.Lock()
+	defer conn.mu.Unlock()
+	var order []string
+	for _, e := range conn.got {
+		switch {
+		case e.GetCompareHeads() != nil:
+			order = append(order, "compare")
+		case e.GetDelivery() != nil:
+			order = append(order, wire.FormatID(int64(e.GetDelivery().GetMessages()[0].GetSeq())))
+		}
+	}
+	if len(order) != 3 || order[0] != "10" || order[1] != "compare" || order[2] != "12" {
+		t.Errorf("the session was told %v", order)
+	}
+}
+
+// A delivery for which there is no room is left out, and the session compares heads once there is room; an answer for which there is
+// none ends the connection.
+func TestSlowReader_ComparesLater(t *testing.T) {
+	r := newRig(t)
+	c, conn, user := r.enter(7, "alice")
+	conn.mu.Lock()
+	conn.room = 0
+	conn.mu.Unlock()
+	r.forward(1, peer.Recipient{User: user, Connection: 7}, 10)
+	conn.mu.Lock()
+	conn.room = 10
+	conn.mu.Unlock()
+	c.Drained()
+	conn.await(func(e *pb.Envelope) bool { return e.GetCompareHeads() != nil })
+	conn.mu.Lock()
+	conn.room = 0
+	conn.mu.Unlock()
+	r.ask(c, 3, &pb.Envelope{Body: &pb.Envelope_Ping{Ping: &pb.PingRequest{}}})
+	conn.mu.Lock()
+	defer conn.mu.Unlock()
+	if conn.end != pb.Closing_REASON_SLOW_CONSUMER {
+		t.Errorf("closed with %v", conn.end)
+	}
+}
+
+func TestR18_Sends_ReachTheLogInOrder(t *testing.T) {
+	r := newRig(t)
+	a, connA, idA := r.enter(1, "alice")
+	b, connB, idB := r.enter(2, "bob")
+	r.ask(a, 3, &pb.Envelope{Body: &pb.Envelope_AddFriend{AddFriend: &pb.AddFriendRequest{Name: "bob"}}})
+	connA.await(func(e *pb.Envelope) bool { return e.GetId() == 3 && e.GetOk() != nil })
+	r.ask(b, 3, &pb.Envelope{Body: &pb.Envelope_AnswerFriend{AnswerFriend: &pb.AnswerFriendRequest{Name: "alice", Accept: true}}})
+	connB.await(func(e *pb.Envelope) bool { return e.GetId() == 3 && e.GetOk() != nil })
+	conversation := wire.Direct(idA, idB)
+	const n = 50
+	for i := range uint64(n) {
+		r.ask(a, 10+i, &pb.Envelope{Body: &pb.Envelope_Send{Send: &pb.SendRequest{
+			Conversation: conversation, ClientMsgId: wire.NewMessageID(),
+			Payload: &pb.Payload{Kind: &pb.Payload_Text{Text: &pb.Text{Text: wire.FormatID(int64(i + 1))}}},
+		}}})
+	}
+	last := uint64(0)
+	for i := range uint64(n) {
+		got := connA.await(func(e *pb.Envelope) bool { return e.GetId() == 10+i }).GetSent()
+		if got.GetSeq() <= last {
+			t.Fatalf("message %d has seq %d after %d", i, got.GetSeq(), last)
+		}
+		last = got.GetSeq()
+	}
+	// Once the log is not the one that is known, nothing more goes into it.
+	r.node.Halt()
+	r.ask(a, 99, &pb.Envelope{Body: &pb.Envelope_Send{Send: &pb.SendRequest{
+		Conversation: conversation, ClientMsgId: wire.NewMessageID(),
+		Payload: &pb.Payload{Kind: &pb.Payload_Text{Text: &pb.Text{Text: "x"}}},
+	}}})
+	if got := connA.await(func(e *pb.Envelope) bool { return e.GetId() == 99 }); got.GetError().GetCode() != pb.Code_CODE_UNAVAILABLE {
+		t.Errorf("after a halt: %v", got)
+	}
+}
+
+func TestMalformedFrame_EndsTheConnection(t *testing.T) {
+	r := newRig(t)
+	conn := newConn(1)
+	c := r.node.Open(conn)
+	c.Frame([]byte{0xff, 0xff})
+	if conn.end != pb.Closing_REASON_MALFORMED || conn.got[0].GetClosing().GetReason() != pb.Closing_REASON_MALFORMED {
+		t.Errorf("closed with %v, told %v", conn.end, conn.got)
+	}
+}

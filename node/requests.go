@@ -1,0 +1,309 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/futurechat/future/clientsdk/wire"
+	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
+	"github.com/futurechat/future/node/session"
+	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/eventlog"
+	"github.com/futurechat/future/router/peer"
+	"github.com/futurechat/future/router/presence"
+)
+
+// requestTimeout bounds one request, so that a dependency that does not answer holds no worker for long.
+const requestTimeout = 5 * time.Second
+
+// retryAfter is told with what may work later.
+const retryAfter = 500 * time.Millisecond
+
+// run carries out a request: at once if it needs no I/O, else in a worker.
+func (n *Node) run(c *Client, r session.Run) {
+	queue := n.work
+	switch b := r.Request.GetBody().(type) {
+	case *pb.Envelope_Send:
+		if !b.Send.GetResend() {
+			m, decided, err := n.opts.Service.PrepareCached(c.account().Account, b.Send)
+			if err != nil {
+				c.post(session.Done{Err: n.told(r.Request, err)})
+				return
+			}
+			if decided {
+				n.append(c, chat.Record{Kind: chat.KindMessage, Message: m})
+				return
+			}
+		}
+	case *pb.Envelope_Register, *pb.Envelope_Login, *pb.Envelope_Resume:
+		queue = n.entry
+	}
+	select {
+	case queue <- job{c, r}:
+	default:
+		c.post(session.Done{Err: &wire.Error{
+			Code: pb.Code_CODE_UNAVAILABLE, RetryAfter: retryAfter, Message: "this node has too much to do",
+		}})
+	}
+}
+
+func (n *Node) serve(queue <-chan job) {
+	for {
+		select {
+		case j := <-queue:
+			n.do(j)
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+func (n *Node) do(j job) {
+	ctx, cancel := context.WithTimeout(n.ctx, requestTimeout)
+	defer cancel()
+	began := time.Now()
+	done, err := n.answer(ctx, j.client, j.run)
+	n.metrics.requests.WithLabelValues(requestName(j.run.Request)).Observe(time.Since(began).Seconds())
+	if err != nil {
+		done = session.Done{Err: n.told(j.run.Request, err)}
+	}
+	if done != nil {
+		j.client.post(done)
+	}
+}
+
+// told turns an error into what the client is told. What is not meant for clients is logged, and is INTERNAL or, if a part is
+// away, UNAVAILABLE.
+func (n *Node) told(r *pb.Envelope, err error) *wire.Error {
+	known := chat.Answer(err)
+	if known.Code == pb.Code_CODE_INTERNAL &&
+		(errors.Is(err, presence.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)) {
+		known = &wire.Error{Code: pb.Code_CODE_UNAVAILABLE, RetryAfter: retryAfter, Message: "a part of the cluster is away"}
+	}
+	if known.Code == pb.Code_CODE_INTERNAL || known.Code == pb.Code_CODE_UNAVAILABLE {
+		n.log.Warn("request failed", zap.String("request", requestName(r)), zap.Uint64("id", r.GetId()), zap.Error(err))
+	}
+	return known
+}
+
+func body(e *pb.Envelope) session.Event { return session.Done{Body: e} }
+
+func ok() session.Event { return body(&pb.Envelope{Body: &pb.Envelope_Ok{Ok: &pb.Ok{}}}) }
+
+// answer runs one request. A nil event says that it was answered on the way.
+func (n *Node) answer(ctx context.Context, c *Client, r session.Run) (session.Event, error) {
+	s := n.opts.Service
+	who := c.account()
+	switch b := r.Request.GetBody().(type) {
+	case *pb.Envelope_Register:
+		login, err := s.Register(ctx, b.Register, host(c.conn.RemoteAddr()))
+		return n.enter(ctx, c, login, err)
+	case *pb.Envelope_Login:
+		login, err := s.Login(ctx, b.Login, host(c.conn.RemoteAddr()))
+		return n.enter(ctx, c, login, err)
+	case *pb.Envelope_Resume:
+		login, err := s.Resume(ctx, b.Resume)
+		return n.enter(ctx, c, login, err)
+	case *pb.Envelope_Logout:
+		if err := s.Logout(ctx, who.ID); err != nil {
+			return nil, err
+		}
+		return session.Done{Left: true, Body: &pb.Envelope{Body: &pb.Envelope_Ok{Ok: &pb.Ok{}}}}, nil
+
+	case *pb.Envelope_FindUser:
+		user, err := s.FindUser(ctx, b.FindUser.GetName())
+		if err != nil {
+			return nil, err
+		}
+		return body(&pb.Envelope{Body: &pb.Envelope_User{User: &pb.UserResponse{User: user.User()}}}), nil
+	case *pb.Envelope_AddFriend:
+		out, err := s.AddFriend(ctx, who.Account, b.AddFriend)
+		return n.changed(ctx, out, err)
+	case *pb.Envelope_AnswerFriend:
+		out, err := s.AnswerFriend(ctx, who.Account, b.AnswerFriend)
+		return n.changed(ctx, out, err)
+	case *pb.Envelope_ListFriends:
+		friends, err := n.friends(ctx, who.Account)
+		if err != nil {
+			return nil, err
+		}
+		return body(&pb.Envelope{Body: &pb.Envelope_Friends{Friends: &pb.FriendsResponse{Friends: friends}}}), nil
+
+	case *pb.Envelope_Send:
+		return n.send(ctx, c, who.Account, b.Send)
+	case *pb.Envelope_History:
+		page, err := n.opts.Timeline.History(ctx, who.Account.ID, b.History)
+		if err != nil {
+			return nil, err
+		}
+		return body(&pb.Envelope{Body: &pb.Envelope_HistoryPage{HistoryPage: page}}), nil
+	case *pb.Envelope_Sync:
+		heads, err := n.opts.Timeline.Heads(ctx, who.Account.ID)
+		if err != nil {
+			return nil, err
+		}
+		return body(&pb.Envelope{Body: &pb.Envelope_Heads{Heads: &pb.SyncResponse{Heads: heads}}}), nil
+	case *pb.Envelope_Read:
+		if _, err := s.MarkRead(ctx, who.Account.ID, b.Read); err != nil {
+			return nil, err
+		}
+		return ok(), nil
+	case *pb.Envelope_Conversations:
+		list, err := s.Conversations(ctx, who.Account.ID)
+		if err != nil {
+			return nil, err
+		}
+		return body(&pb.Envelope{Body: &pb.Envelope_ConversationList{ConversationList: &pb.ConversationsResponse{Conversations: list}}}), nil
+	}
+	return nil, wire.Errorf(pb.Code_CODE_UNSUPPORTED, "this node does not know that request")
+}
+
+// enter ends a log-in. Other connections of the same device are told that they were replaced.
+func (n *Node) enter(ctx context.Context, c *Client, login *chat.Login, err error) (session.Event, error) {
+	if err != nil {
+		return nil, err
+	}
+	s := login.Session
+	c.entered(s)
+	if err := n.replace(ctx, c, s); err != nil {
+		// Its token no longer works, so the old connection is the last one.
+		n.log.Warn("other connections of the device were not looked for", zap.Error(err))
+	}
+	return session.Done{Entered: s.Account.ID, Body: &pb.Envelope{Body: &pb.Envelope_Session{Session: login.Response(false)}}}, nil
+}
+
+func (n *Node) replace(ctx context.Context, c *Client, s chat.Session) error {
+	found, err := n.opts.Locator.Locate(ctx, []int64{s.Account.ID})
+	if err != nil {
+		return err
+	}
+	for _, at := range found[0] {
+		if at.Device != s.DeviceID || at.Incarnation == n.presence.Incarnation() && at.Connection == c.conn.ID() {
+			continue
+		}
+		kick := peer.Kick{Incarnation: at.Incarnation, Connections: []uint64{at.Connection}, Reason: pb.Closing_REASON_REPLACED}
+		if at.Incarnation == n.presence.Incarnation() {
+			n.Kick(kick)
+		} else {
+			n.opts.Kicker.Kick(at.Addr, kick)
+		}
+	}
+	return nil
+}
+
+// changed brings a change that was decided to the log. It stands already: if the log is away the sweeper brings it later.
+func (n *Node) changed(ctx context.Context, out chat.Outgoing, err error) (session.Event, error) {
+	if err != nil {
+		return nil, err
+	}
+	if err := n.opts.Outbox.Publish(ctx, out.Message.GetConversation(), out.Version); err != nil {
+		n.log.Warn("a notice waits for the sweeper", zap.String("conversation", out.Message.GetConversation()), zap.Error(err))
+	}
+	return ok(), nil
+}
+
+func (n *Node) friends(ctx context.Context, who chat.Account) ([]*pb.Friend, error) {
+	friends, err := n.opts.Service.ListFriends(ctx, who.ID)
+	if err != nil || len(friends) == 0 {
+		return friends, err
+	}
+	ids := make([]int64, len(friends))
+	for i, f := range friends {
+		ids[i], _ = wire.ParseID(f.GetUser().GetId()) // ours
+	}
+	places, err := n.opts.Locator.Locate(ctx, ids)
+	if err != nil {
+		return friends, nil //nolint:nilerr // who is online is not known now: nobody is shown so, and the list is told all the same
+	}
+	for i := range friends {
+		// Only to friends: who merely asked learns nothing.
+		friends[i].Online = friends[i].GetState() == pb.Friend_STATE_FRIEND && len(places[i]) > 0
+	}
+	return friends, nil
+}
+
+// send checks a message that needs I/O to be checked, and hands it to the log.
+func (n *Node) send(ctx context.Context, c *Client, who chat.Account, r *pb.SendRequest) (session.Event, error) {
+	m, err := n.opts.Service.PrepareSend(ctx, who, r)
+	if err != nil {
+		return nil, err
+	}
+	record := chat.Record{Kind: chat.KindMessage, Message: m}
+	if r.GetResend() {
+		sent, err := n.opts.Service.FindSent(ctx, m)
+		if err != nil {
+			return nil, err
+		}
+		if sent.Found {
+			return body(&pb.Envelope{Body: &pb.Envelope_Sent{Sent: &pb.SendResponse{
+				ClientMsgId: m.GetClientMsgId(), Seq: sent.Seq, TimeMs: sent.TimeMs,
+			}}}), nil
+		}
+		record.Resend, record.SearchFrom = true, sent.SearchFrom
+	}
+	n.append(c, record)
+	return nil, nil
+}
+
+// append hands a checked message to the log, and then lets the session go on: in this order, or the session's next message could
+// overtake it.
+func (n *Node) append(c *Client, r chat.Record) {
+	m := r.Message
+	answer := session.Appended{Conversation: m.GetConversation(), ClientMsgID: m.GetClientMsgId()}
+	entry, err := r.Entry(n.opts.Topic.Partitions)
+	if n.halted.Load() {
+		err = eventlog.ErrHalted
+	}
+	if err == nil {
+		began := time.Now()
+		err = n.opts.Log.Append(entry, func(at eventlog.Appended, err error) {
+			n.metrics.appends.Observe(time.Since(began).Seconds())
+			if err != nil {
+				answer.Err = appendError(err)
+			} else {
+				answer.Seq, answer.Time = eventlog.Seq(n.opts.Topic.Epoch, at.Offset), at.Time
+			}
+			c.post(answer)
+		})
+	}
+	if err != nil {
+		answer.Err = appendError(err)
+		c.post(answer)
+		return
+	}
+	c.post(session.Admitted{Conversation: m.GetConversation(), ClientMsgID: m.GetClientMsgId()})
+}
+
+func appendError(err error) *wire.Error {
+	switch {
+	case errors.Is(err, eventlog.ErrTooLarge):
+		return wire.Errorf(pb.Code_CODE_TOO_LARGE, "the message is larger than the log takes")
+	case errors.Is(err, eventlog.ErrBacklog):
+		return &wire.Error{Code: pb.Code_CODE_UNAVAILABLE, RetryAfter: retryAfter, Message: "too many messages await the log"}
+	case errors.Is(err, eventlog.ErrUnknownOutcome):
+		return &wire.Error{Code: pb.Code_CODE_UNAVAILABLE, RetryAfter: retryAfter, Message: "the log did not answer: send it again, it will be stored once"}
+	}
+	return &wire.Error{Code: pb.Code_CODE_UNAVAILABLE, RetryAfter: retryAfter, Message: "the log is away"}
+}
+
+func host(a net.Addr) string {
+	h, _, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	return h
+}
+
+// requestName is the request's name in the protocol, for labels.
+func requestName(e *pb.Envelope) string {
+	m := e.ProtoReflect()
+	f := m.WhichOneof(m.Descriptor().Oneofs().ByName("body"))
+	if f == nil {
+		return "none"
+	}
+	return string(f.Name())
+}

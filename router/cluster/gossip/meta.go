@@ -1,0 +1,74 @@
+package gossip
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/memberlist"
+
+	"github.com/futurechat/future/router/cluster"
+)
+
+// metaVersion is the first byte of a member's meta data. A reader takes what it knows from the front and ignores what follows,
+// so fields can be added at the end without another version.
+const metaVersion = 1
+
+var errMeta = errors.New("gossip: malformed meta data")
+
+// encodeMeta encodes all of m but its ID, which is the node's name in memberlist: version, then name, peer address, program
+// version, the number of roles and each role; strings and the number as or after a uvarint length.
+func encodeMeta(m cluster.Member) ([]byte, error) {
+	b := []byte{metaVersion}
+	for _, s := range []string{m.Name, m.Peer, m.Version} {
+		b = appendString(b, s)
+	}
+	b = binary.AppendUvarint(b, uint64(len(m.Roles)))
+	for _, r := range m.Roles {
+		b = appendString(b, string(r))
+	}
+	if len(b) > memberlist.MetaMaxSize {
+		return nil, fmt.Errorf("gossip: name, peer address, version and roles take %d bytes, allowed are %d", len(b), memberlist.MetaMaxSize)
+	}
+	return b, nil
+}
+
+func decodeMeta(id string, b []byte) (cluster.Member, error) {
+	m := cluster.Member{ID: id}
+	if len(b) == 0 || b[0] != metaVersion {
+		return m, errMeta
+	}
+	b = b[1:]
+	var ok bool
+	for _, s := range []*string{&m.Name, &m.Peer, &m.Version} {
+		if *s, b, ok = cutString(b); !ok {
+			return m, errMeta
+		}
+	}
+	n, size := binary.Uvarint(b)
+	if size <= 0 || n > uint64(len(b)) {
+		return m, errMeta
+	}
+	b = b[size:]
+	for range n {
+		var role string
+		if role, b, ok = cutString(b); !ok {
+			return m, errMeta
+		}
+		m.Roles = append(m.Roles, cluster.Role(role))
+	}
+	return m, nil
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func cutString(b []byte) (s string, rest []byte, ok bool) {
+	n, size := binary.Uvarint(b)
+	if size <= 0 || n > uint64(len(b)-size) {
+		return "", nil, false
+	}
+	end := size + int(n)
+	return string(b[size:end]), b[end:], true
+}

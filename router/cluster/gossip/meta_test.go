@@ -1,0 +1,67 @@
+package gossip
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/futurechat/future/router/cluster"
+	"github.com/futurechat/future/router/cluster/clustertest"
+)
+
+func TestMeta_ComesBackWhole(t *testing.T) {
+	for _, want := range []cluster.Member{{ID: "x"}, clustertest.Of(1), clustertest.Of(2)} {
+		b, err := encodeMeta(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What a later version adds at the end is ignored.
+		got, err := decodeMeta(want.ID, append(b, "more"...))
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, %v, want %+v", got, err, want)
+		}
+	}
+}
+
+func TestMeta_OverTheLimitSaysSo(t *testing.T) {
+	_, err := encodeMeta(cluster.Member{Name: strings.Repeat("x", 510)})
+	if err == nil || !strings.Contains(err.Error(), "512") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestMeta_CutShortIsRefused(t *testing.T) {
+	b, err := encodeMeta(clustertest.Of(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range b {
+		if m, err := decodeMeta("x", b[:n]); err == nil {
+			t.Errorf("%d bytes of %d gave %+v", n, len(b), m)
+		}
+	}
+}
+
+func FuzzMeta(f *testing.F) {
+	b, err := encodeMeta(clustertest.Of(1))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte{})
+	f.Add([]byte{metaVersion, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
+	f.Add([]byte{metaVersion, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := decodeMeta("x", b)
+		if err != nil || len(b) > 512 {
+			return
+		}
+		again, err := encodeMeta(m)
+		if err != nil {
+			return // uvarints may have been longer or shorter than ours
+		}
+		if back, err := decodeMeta("x", again); err != nil || !reflect.DeepEqual(back, m) {
+			t.Fatalf("got %+v, %v, want %+v", back, err, m)
+		}
+	})
+}

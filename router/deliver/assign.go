@@ -1,0 +1,222 @@
+package deliver
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/futurechat/future/router/cluster"
+)
+
+const (
+	// assignEvery is how often leases are tried. A killed router's partitions are delivered again after its lease, this, and
+	// the takeover itself.
+	assignEvery = 250 * time.Millisecond
+	// settleFor is how long a partition's new owner is left to take it, before its deputy may.
+	settleFor = 3 * time.Second
+	// deputyFor is how long a deputy keeps what it took, if the owner does not come off the list of members: longer than
+	// memberlist takes to notice a death.
+	deputyFor = 15 * time.Second
+	// atOnce bounds the leases tried or renewed at the same time.
+	atOnce = 16
+)
+
+// claim is what the assigning goroutine knows of a partition.
+type claim struct {
+	owner, deputy string    // ids of members
+	since         time.Time // when the owner became the owner
+}
+
+// assign keeps this router's share of the partitions until Stop is called or ctx ends.
+//
+// A partition belongs to the first by rendezvous hashing over the routers that are thought alive. Memberlist needs 5 s to
+// notice that one was killed, and that is too long. So the second by the same hashing, the deputy, keeps trying the lease as
+// well, once the owner has had time to take it: it gets it only when the owner has let it run out, 2 s after its death. It
+// keeps the partition until membership has caught up; if the owner turns out to live, it hands over. At any time the lease
+// decides, and behind it the router epoch, which nodes check.
+func (r *Router) assign(ctx context.Context, delivering *sync.WaitGroup) {
+	claims := make([]claim, r.partitions)
+	var first []int32 // that were ours at first and are not all delivered
+	ticker := time.NewTicker(assignEvery)
+	defer ticker.Stop()
+	for round := 0; ; round++ {
+		members, changed := r.o.Membership.Members()
+		r.claim(claims, members)
+		if round == 0 {
+			for p, c := range claims {
+				if c.owner == r.o.Self.ID {
+					first = append(first, int32(p))
+				}
+			}
+		}
+		r.takeAndGive(ctx, claims, delivering)
+		if first = r.missing(claims, first); len(first) == 0 && !closed(r.ready) {
+			close(r.ready)
+		}
+		select {
+		case <-ticker.C:
+		case <-changed:
+		case <-r.wake:
+		case <-r.stop:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// claim works out whose each partition is.
+func (r *Router) claim(claims []claim, members []cluster.Member) {
+	routers := cluster.WithRole(members, cluster.RoleRouter)
+	if !slices.ContainsFunc(routers, func(m cluster.Member) bool { return m.ID == r.o.Self.ID }) {
+		routers = append(routers, r.o.Self) // membership has not noticed us yet
+	}
+	now := time.Now()
+	for p := range claims {
+		owner, _ := cluster.Rendezvous(int32(p), routers)
+		others := slices.DeleteFunc(slices.Clone(routers), func(m cluster.Member) bool { return m.ID == owner.ID })
+		deputy, _ := cluster.Rendezvous(int32(p), others)
+		if c := &claims[p]; c.owner != owner.ID {
+			*c = claim{owner: owner.ID, deputy: deputy.ID, since: now}
+		} else {
+			c.deputy = deputy.ID
+		}
+	}
+}
+
+// missing gives those of first that are still ours and not being delivered.
+func (r *Router) missing(claims []claim, first []int32) []int32 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.DeleteFunc(first, func(p int32) bool {
+		w := r.workers[p]
+		return claims[p].owner != r.o.Self.ID || w != nil && w.live.Load()
+	})
+}
+
+// takeAndGive releases what has another owner, and tries the leases of what should be ours.
+func (r *Router) takeAndGive(ctx context.Context, claims []claim, delivering *sync.WaitGroup) {
+	now, self := time.Now(), r.o.Self.ID
+	var want []int32
+	r.mu.Lock()
+	for p, c := range claims {
+		w := r.workers[int32(p)]
+		if w != nil && closed(w.done) {
+			delete(r.workers, int32(p))
+			w = nil
+		}
+		switch {
+		case w != nil && c.owner == self:
+			w.deputyUntil = time.Time{} // ours by right now; should another become the owner it gets it at once
+		case w != nil && now.After(w.deputyUntil):
+			w.release()
+			claims[p].since = now // the owner is left time to take it
+		case w != nil:
+		case c.owner == self, c.deputy == self && now.Sub(c.since) >= settleFor:
+			want = append(want, int32(p))
+		}
+	}
+	r.mu.Unlock()
+
+	got := r.acquire(ctx, want)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range got {
+		w := r.newWorker(l.partition, l.until)
+		if claims[l.partition].owner != self {
+			w.deputyUntil = now.Add(deputyFor)
+		}
+		r.workers[l.partition] = w
+		delivering.Go(func() { w.run(ctx); r.poke() })
+	}
+}
+
+type lease struct {
+	partition int32
+	until     time.Time
+}
+
+// acquire tries leases and gives those it got.
+func (r *Router) acquire(ctx context.Context, want []int32) (got []lease) {
+	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var failed error
+	bounded(len(want), func(i int) {
+		asked := time.Now()
+		ok, err := r.o.Presence.Acquire(ctx, r.leaseName(want[i]), r.o.Self.ID, r.o.Self.Peer, r.o.LeaseTTL)
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			failed = err
+		} else if ok {
+			got = append(got, lease{want[i], asked.Add(r.o.LeaseTTL)})
+		}
+	})
+	if failed != nil && ctx.Err() == nil {
+		r.o.Logger.Warn("partitions' leases could not be tried", zap.Error(failed))
+	}
+	return got
+}
+
+// renewLeases renews the leases of all workers. What is counted on ends a TTL after the renewal was sent, not answered.
+func (r *Router) renewLeases(ctx context.Context) {
+	ticker := time.NewTicker(r.o.LeaseTTL / 4)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		workers := slices.DeleteFunc(r.owned(), func(w *worker) bool {
+			if !w.leased() {
+				w.mail.poke() // late, perhaps while it reads: it is to notice
+				return true
+			}
+			return closed(w.done)
+		})
+		rctx, cancel := context.WithTimeout(ctx, r.o.LeaseTTL/2)
+		bounded(len(workers), func(i int) { r.renew(rctx, workers[i]) })
+		cancel()
+	}
+}
+
+func (r *Router) renew(ctx context.Context, w *worker) {
+	asked := time.Now()
+	ok, err := r.o.Presence.Renew(ctx, r.leaseName(w.partition), r.o.Self.ID, r.o.LeaseTTL)
+	until := asked.Add(r.o.LeaseTTL)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		w.log.Warn("a lease was not renewed", zap.Error(err))
+	case err == nil && ok:
+		w.lease.Store(&until)
+	case err == nil:
+		w.lease.Store(&asked) // somebody else has it, or Redis lost it
+		w.mail.poke()
+	}
+	if !w.leased() {
+		w.mail.poke()
+	}
+}
+
+// bounded calls do for 0 to n-1, some at the same time, and waits.
+func bounded(n int, do func(i int)) {
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range min(n, atOnce) {
+		wg.Go(func() {
+			for i := range next {
+				do(i)
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+}

@@ -1,0 +1,166 @@
+package deliver
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/eventlog"
+)
+
+const pollEvery = time.Second
+
+// poll asks every second, for all partitions at once, how far history is, and whether Redis still has its data: a partition
+// without messages would not notice.
+func (r *Router) poll(ctx context.Context) {
+	ticker := time.NewTicker(pollEvery)
+	defer ticker.Stop()
+	var epoch string
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		r.pollHistory(ctx)
+		epoch = r.pollEpoch(ctx, epoch)
+	}
+}
+
+func (r *Router) pollHistory(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	offsets, err := r.o.Store.HistoryOffsets(ctx, chat.TopicMessages)
+	if err != nil {
+		if ctx.Err() == nil {
+			r.o.Logger.Warn("history's offsets could not be read; what is known goes on being used", zap.Error(err))
+		}
+		return
+	}
+	for _, w := range r.owned() {
+		if at := offsets[w.partition]; at > w.history.Load() {
+			w.history.Store(at)
+		}
+	}
+}
+
+func (r *Router) pollEpoch(ctx context.Context, known string) string {
+	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
+	defer cancel()
+	asked := time.Now()
+	epoch, err := r.o.Presence.Epoch(ctx)
+	if err != nil {
+		return known // whoever needs Redis says so
+	}
+	r.lost.recently(epoch)
+	for _, w := range r.owned() {
+		w.stored.Store(&Stored{Epoch: epoch, Asked: asked})
+		if epoch != known {
+			w.mail.poke()
+		}
+	}
+	return epoch
+}
+
+// losses remembers when this process saw the life of the stored data change.
+type losses struct {
+	mu    sync.Mutex
+	epoch string
+	at    time.Time
+}
+
+// recently notes the epoch, and reports whether the data was lost within the last minute: sessions that resynced since may
+// have missed what is not done again yet.
+func (l *losses) recently(epoch string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.epoch != epoch {
+		if l.epoch != "" {
+			l.at = time.Now()
+		}
+		l.epoch = epoch
+	}
+	return !l.at.IsZero() && time.Since(l.at) < time.Minute
+}
+
+// committer commits for all partitions in one request, a few times a second at most: commits lie on nobody's way.
+type committer struct {
+	wake   chan struct{}
+	urgent chan struct{}
+
+	mu      sync.Mutex
+	pending map[*worker]int64
+}
+
+const commitPause = 250 * time.Millisecond
+
+func newCommitter() *committer {
+	return &committer{wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1), pending: map[*worker]int64{}}
+}
+
+// put commits an offset of a worker's partition soon, or, if urgent, now. The worker gets a Committed.
+func (c *committer) put(w *worker, offset int64, urgent bool) {
+	c.mu.Lock()
+	c.pending[w] = offset
+	c.mu.Unlock()
+	wake := c.wake
+	if urgent {
+		wake = c.urgent
+	}
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *committer) take() map[*worker]int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.pending
+	c.pending = map[*worker]int64{}
+	return p
+}
+
+func (c *committer) run(ctx context.Context, log eventlog.Log) {
+	for {
+		select {
+		case <-c.wake:
+			select {
+			case <-time.After(commitPause): // others come along
+			case <-c.urgent:
+			case <-ctx.Done():
+				return
+			}
+		case <-c.urgent:
+		case <-ctx.Done():
+			return
+		}
+		c.commit(ctx, log, c.take())
+	}
+}
+
+func (c *committer) commit(ctx context.Context, log eventlog.Log, pending map[*worker]int64) {
+	if len(pending) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	offsets := make(map[int32]int64, len(pending))
+	for w, at := range pending {
+		offsets[w.partition] = max(offsets[w.partition], at)
+	}
+	err := log.Commit(ctx, Group, chat.TopicMessages, offsets)
+	for _, w := range slices.Collect(maps.Keys(pending)) {
+		if done := (Committed{Offset: pending[w], Err: err}); err != nil {
+			w.log.Warn("an offset was not committed", zap.Error(err))
+			w.mail.post(done)
+		} else {
+			w.mail.drop(done)
+		}
+	}
+}

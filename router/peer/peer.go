@@ -1,0 +1,94 @@
+package peer
+
+import (
+	"errors"
+
+	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
+)
+
+// What sending answers; match with errors.Is.
+var (
+	// ErrLost says that the link broke, or could not be made, before the answer: the frame may or may not have arrived.
+	ErrLost = errors.New("peer: link lost")
+	// ErrTimeout says that no answer came in time: the frame may still arrive.
+	ErrTimeout = errors.New("peer: no answer in time")
+	// ErrFull says that too much waits to be sent on this link: the frame was not sent.
+	ErrFull = errors.New("peer: too much waits to be sent")
+	// ErrTooLarge says that the frame is over MaxFrame: it was not sent.
+	ErrTooLarge = errors.New("peer: frame too large")
+)
+
+// Recipient is one connection of a user on the node addressed.
+type Recipient struct {
+	User       int64
+	Connection uint64
+}
+
+// Message is a message for some connections.
+type Message struct {
+	Seq uint64
+	// Body is the encoded wire Message, with seq, prev_seq and time.
+	Body       []byte
+	Recipients []Recipient
+}
+
+// Rejection tells a sender that a message was dropped for good.
+type Rejection struct {
+	Seq        uint64 // of the record that was dropped
+	Recipients []Recipient
+	Rejected   *pb.Rejected
+}
+
+// Forward is what a partition's router has for one node. Forwards of one (partition, router epoch) are numbered from 1 per
+// node without a hole, whether sent or not: a number left out tells the node that it missed something. A Forward without
+// messages only brings the number up to date.
+type Forward struct {
+	// Incarnation is the life of the node that is meant: another one answers WrongIncarnation.
+	Incarnation string
+	Partition   int32
+	RouterEpoch uint64
+	Number      uint64
+	Messages    []Message
+	Rejections  []Rejection
+}
+
+// Status is what became of a Forward.
+type Status uint8
+
+// Statuses. They go over the link: never renumber.
+const (
+	StatusDelivered Status = 1
+	// StatusStale: the node knows a higher router epoch for this partition. Nothing was delivered: stop owning it.
+	StatusStale Status = 2
+	// StatusWrongIncarnation: the node has another life by now. Nothing was delivered.
+	StatusWrongIncarnation Status = 3
+)
+
+// Answer is a node's answer to a Forward.
+type Answer struct {
+	Status Status
+	// Missed are recipients without a session here: not reached.
+	Missed []Missed
+}
+
+// Missed is a recipient that a message did not reach.
+type Missed struct {
+	Seq       uint64
+	Recipient Recipient
+}
+
+// Kick ends connections of a node.
+type Kick struct {
+	Incarnation string
+	Connections []uint64
+	Reason      pb.Closing_Reason
+}
+
+// Handler takes what comes over links. Calls of one link come one at a time, in order; different links at the same time.
+type Handler interface {
+	// Forward must not block for long: the router waits. link is unique to the link it came over. f's slices may be kept.
+	Forward(link uint64, f Forward) Answer
+	Kick(k Kick)
+	// LinkLost says that nothing more comes over this link.
+	LinkLost(link uint64)
+}

@@ -1,0 +1,379 @@
+package presence
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+)
+
+// Op names a call of the store at which a fault can be injected.
+type Op string
+
+// The calls that MemoryOptions.Fault is asked about, before anything is done. MemoryOptions.Lost is asked about the same ones
+// after it was done, so that only the answer is lost.
+const (
+	OpRegister   Op = "register"
+	OpUnregister Op = "unregister"
+	OpLocate     Op = "locate"
+	OpEpoch      Op = "epoch"
+	OpAcquire    Op = "acquire"
+	OpRenew      Op = "renew"
+	OpRelease    Op = "release"
+	OpAppend     Op = "append"
+	OpPage       Op = "page"
+	OpHeads      Op = "heads"
+)
+
+// MemoryOptions configure a Memory. The zero value is usable.
+type MemoryOptions struct {
+	// Now is the store's clock, by which leases and recents expire. Default time.Now.
+	Now func() time.Time
+	// Fault is asked before each call; a non-nil error, which should be ErrUnavailable, makes it fail with nothing done. It must
+	// not call the store.
+	Fault func(Op) error
+	// Lost is asked after each call that changes something; a non-nil error is answered instead of the result.
+	Lost func(Op) error
+	// RecentsTTL is how long recents are kept after the last append. Default 1 h.
+	RecentsTTL time.Duration
+}
+
+// Memory is a Store in memory: deterministic, lost with the process. It must be made by NewMemory.
+type Memory struct {
+	opts MemoryOptions // set at start
+
+	mu      sync.Mutex
+	epochs  int
+	epoch   string // "" until it is asked for
+	places  map[int64][]Place
+	leases  map[string]memLease
+	recents map[string]*memRecents
+	heads   map[int64]map[string]uint64
+}
+
+type memLease struct {
+	owner, value string
+	until        time.Time
+}
+
+type memRecents struct {
+	stretch
+	until time.Time
+}
+
+var _ Store = (*Memory)(nil)
+
+// NewMemory makes an empty store.
+func NewMemory(opts MemoryOptions) *Memory {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Fault == nil {
+		opts.Fault = func(Op) error { return nil }
+	}
+	if opts.Lost == nil {
+		opts.Lost = func(Op) error { return nil }
+	}
+	if opts.RecentsTTL <= 0 {
+		opts.RecentsTTL = time.Hour
+	}
+	m := &Memory{opts: opts}
+	m.Wipe()
+	return m
+}
+
+// Wipe loses everything: the epoch is another one then.
+func (m *Memory) Wipe() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.epoch = ""
+	m.places = make(map[int64][]Place)
+	m.leases = make(map[string]memLease)
+	m.recents = make(map[string]*memRecents)
+	m.heads = make(map[int64]map[string]uint64)
+}
+
+// LosePlaces loses all places of a user. The epoch stays, as with each partial loss.
+func (m *Memory) LosePlaces(user int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.places, user)
+}
+
+// LoseLease loses a lease.
+func (m *Memory) LoseLease(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.leases, name)
+}
+
+// LoseRecents loses a conversation's recents.
+func (m *Memory) LoseRecents(conversation string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.recents, conversation)
+}
+
+// LoseTail loses a conversation's newest messages, as a failover to a server that lagged behind does.
+func (m *Memory) LoseTail(conversation string, messages int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.recents[conversation]
+	if r == nil {
+		return
+	}
+	for ; messages > 0 && len(r.entries) > 0; messages-- {
+		last := len(r.entries) - 1
+		r.bytes -= len(r.entries[last].Message)
+		r.entries = r.entries[:last]
+	}
+}
+
+// LoseHeads loses a user's heads.
+func (m *Memory) LoseHeads(user int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.heads, user)
+}
+
+// Live gives all entries whose incarnation has its lease, in no order: for tests to look at.
+func (m *Memory) Live() []Entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var live []Entry
+	for user := range m.places {
+		for _, p := range m.locateLocked(user) {
+			live = append(live, Entry{User: user, Place: p})
+		}
+	}
+	return live
+}
+
+func (m *Memory) begin(ctx context.Context, op Op) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrUnavailable, op, err)
+	}
+	return m.opts.Fault(op)
+}
+
+// Register implements Registry.
+func (m *Memory) Register(ctx context.Context, entries []Entry) ([]bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin(ctx, OpRegister); err != nil {
+		return nil, err
+	}
+	added := make([]bool, len(entries))
+	for i, e := range entries {
+		e.Place.Addr = ""
+		at := m.findLocked(e)
+		if added[i] = at < 0; added[i] {
+			m.places[e.User] = append(m.places[e.User], e.Place)
+		} else {
+			m.places[e.User][at] = e.Place
+		}
+	}
+	if err := m.opts.Lost(OpRegister); err != nil {
+		return nil, err
+	}
+	return added, nil
+}
+
+func (m *Memory) findLocked(e Entry) int {
+	for i, p := range m.places[e.User] {
+		if p.Incarnation == e.Place.Incarnation && p.Connection == e.Place.Connection {
+			return i
+		}
+	}
+	return -1
+}
+
+// Unregister implements Registry.
+func (m *Memory) Unregister(ctx context.Context, entries []Entry) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin(ctx, OpUnregister); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if at := m.findLocked(e); at >= 0 {
+			places := m.places[e.User]
+			m.places[e.User] = append(places[:at:at], places[at+1:]...)
+		}
+	}
+	return m.opts.Lost(OpUnregister)
+}
+
+// Locate implements Registry.
+func (m *Memory) Locate(ctx context.Context, users []int64) ([][]Place, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin(ctx, OpLocate); err != nil {
+		return nil, err
+	}
+	places := make([][]Place, len(users))
+	for i, user := range users {
+		places[i] = m.locateLocked(user)
+	}
+	return places, nil
+}
+
+func (m *Memory) locateLocked(user int64) (live []Place) {
+	for _, p := range m.places[user] {
+		if l, ok := m.leaseLocked(IncarnationLease(p.Incarnation)); ok {
+			p.Addr = l.value
+			live = append(live, p)
+		}
+	}
+	return live
+}
+
+// Epoch implements Registry.
+func (m *Memory) Epoch(ctx context.Context) (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin(ctx, OpEpoch); err != nil {
+		return "", err
+	}
+	return m.epochLocked(), nil
+}
+
+func (m *Memory) epochLocked() string {
+	if m.epoch == "" {
+		m.epochs++
+		m.epoch = fmt.Sprintf("memory-%d", m.epochs)
+	}
+	return m.epoch
+}
+
+func (m *Memory) leaseLocked(name string) (memLease, bool) {
+	l, ok := m.leases[name]
+	return l, ok && m.opts.Now().Before(l.until)
+}
+
+// Acquire implements Leases.
+func (m *Memory) Acquire(ctx context.Context, name, owner, value string, ttl time.Duration) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin(ctx, OpAcquire); err != nil {
+		return false, err
+	}
+	l, taken := m.leaseLocked(name)
+	ok := !taken || l.owner == owner
+	if ok {
+		m.leases[name] = memLease{owner, value, m.opts.Now().Add(ttl)}
+	}
+	if err := m.opts.Lost(OpAcquire); err != nil {
+		return false, err
+	}
+	return ok, nil
+}
+
+// Renew implements Leases.
+func (m *Memory) Renew(ctx context.Context, name, owner string, ttl time.Duration) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin(ctx, OpRenew); err != nil {
+		return false, err
+	}
+	l, taken := m.leaseLocked(name)
+	ok := taken && l.owner == owner
+	if ok {
+		l.until = m.opts.Now().Add(ttl)
+		m.leases[name] = l
+	}
+	if err := m.opts.Lost(OpRenew); err != nil {
+		return false, err
+	}
+	return ok, nil
+}
+
+// Release implements Leases.
+func (m *Memory) Release(ctx context.Context, name, owner string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin(ctx, OpRelease); err != nil {
+		return err
+	}
+	if m.leases[name].owner == owner {
+		delete(m.leases, name)
+	}
+	return m.opts.Lost(OpRelease)
+}
+
+// Append implements Recents.
+func (m *Memory) Append(ctx context.Context, messages []Recent, keepAbove uint64) ([]Prev, string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin(ctx, OpAppend); err != nil {
+		return nil, "", err
+	}
+	if err := CheckRecents(messages); err != nil {
+		return nil, "", err
+	}
+	prevs := make([]Prev, len(messages))
+	for _, run := range Runs(messages) {
+		entries := make([]RecentMessage, len(run.At))
+		for i, at := range run.At {
+			entries[i] = RecentMessage{messages[at].Seq, bytes.Clone(messages[at].Message)}
+		}
+		r := m.recentsLocked(run.Conversation)
+		for i, prev := range r.add(entries, MaxRecents(run.Conversation), keepAbove) {
+			prevs[run.At[i]] = prev
+		}
+		r.until = m.opts.Now().Add(m.opts.RecentsTTL)
+	}
+	for _, msg := range messages {
+		for _, user := range msg.Users {
+			if m.heads[user] == nil {
+				m.heads[user] = make(map[string]uint64)
+			}
+			m.heads[user][msg.Conversation] = max(m.heads[user][msg.Conversation], msg.Seq)
+		}
+	}
+	epoch := m.epochLocked()
+	if err := m.opts.Lost(OpAppend); err != nil {
+		return nil, "", err
+	}
+	return prevs, epoch, nil
+}
+
+// recentsLocked gives the recents of a conversation, made if they are not there or have expired.
+func (m *Memory) recentsLocked(conversation string) *memRecents {
+	r := m.recents[conversation]
+	if r == nil || !m.opts.Now().Before(r.until) {
+		r = &memRecents{}
+		m.recents[conversation] = r
+	}
+	return r
+}
+
+// Page implements Recents.
+func (m *Memory) Page(ctx context.Context, conversation string, after, before uint64, limit int, forward bool) (Page, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin(ctx, OpPage); err != nil {
+		return Page{}, err
+	}
+	r := m.recents[conversation]
+	if r == nil || !m.opts.Now().Before(r.until) {
+		return Page{}, nil
+	}
+	return r.page(after, before, limit, forward), nil
+}
+
+// Heads implements Recents.
+func (m *Memory) Heads(ctx context.Context, user int64) (map[string]uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin(ctx, OpHeads); err != nil {
+		return nil, err
+	}
+	heads := maps.Clone(m.heads[user])
+	if heads == nil {
+		heads = make(map[string]uint64)
+	}
+	return heads, nil
+}

@@ -1,0 +1,128 @@
+// Package presence is the port to what the cluster keeps in Redis: who is connected where, the last messages of each
+// conversation, and leases. All of it may be lost at any time, whole or in part (I2): it is rebuilt from the log, the
+// database and the nodes themselves. Package redispresence is the adapter; presencetest holds what every implementation must
+// pass; Memory is for tests and simulation; Keeper is a node's side of presence as a step function.
+//
+// The order that everything rests on (I4): a router appends to the recents, and only then looks up who is online; a
+// session is registered, and only then reads its heads. So a message and a log-in that race are seen by one side.
+package presence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// ErrUnavailable is matched by errors.Is when the store could not be reached or did not answer in time: what was asked may or
+// may not have been done. All calls are idempotent, so they may be made again.
+var ErrUnavailable = errors.New("presence: unavailable")
+
+// Place is one connection of a user: a field of its own, never reused, since incarnation and connection never are.
+type Place struct {
+	// Incarnation is one life of a node: it changes when the node restarts or has lost its lease.
+	Incarnation string
+	// Connection is unique within the incarnation.
+	Connection uint64
+	// Device is the client's device id.
+	Device string
+	// Addr is the peer address of the node, from its lease; set by Locate alone.
+	Addr string
+}
+
+// Entry is a user's place.
+type Entry struct {
+	User  int64
+	Place Place
+}
+
+// Registry is who is connected where. A place counts only while the lease of its incarnation lives.
+type Registry interface {
+	// Register stores entries, and says of each whether it was not there before: who had it registered knows then that it had
+	// been lost.
+	Register(ctx context.Context, entries []Entry) (added []bool, err error)
+	// Unregister removes exactly these entries.
+	Unregister(ctx context.Context, entries []Entry) error
+	// Locate gives the places of each user, as the users are ordered, leaving out those whose incarnation has no lease.
+	Locate(ctx context.Context, users []int64) ([][]Place, error)
+	// Epoch names the life of the stored data: it changes when all was lost. The first caller after a loss makes a new one.
+	Epoch(ctx context.Context) (string, error)
+}
+
+// Leases are keys that their owner must renew. A lease name is one of IncarnationLease, PartitionLease or OutboxLease.
+type Leases interface {
+	// Acquire takes a lease if nobody has it, for ttl, with a value for others to read. If its owner has it already it is
+	// renewed. owner is unique to the taker.
+	Acquire(ctx context.Context, name, owner, value string, ttl time.Duration) (bool, error)
+	// Renew prolongs a lease if owner still has it, and says whether.
+	Renew(ctx context.Context, name, owner string, ttl time.Duration) (bool, error)
+	// Release gives it up if owner still has it.
+	Release(ctx context.Context, name, owner string) error
+}
+
+// IncarnationLease is the lease of a node's life; its owner is the incarnation, its value the node's peer address.
+func IncarnationLease(incarnation string) string { return "node:" + incarnation }
+
+// Recent is a message among a conversation's last ones.
+type Recent struct {
+	Conversation string
+	Seq          uint64
+	// Users get this seq into their heads, if it is higher. For `d:` and `n:`: the members.
+	Users []int64
+	// Message is the encoded wire Message with seq and time, but no prev_seq.
+	Message []byte
+}
+
+// Prev is what was before an appended message.
+type Prev struct {
+	// Seq is the greatest lower seq in the recents, valid only if Known. It is never inferred: when the recents were lost or
+	// had expired it is not known.
+	Seq   uint64
+	Known bool
+}
+
+// Page is a stretch of a conversation's recents.
+type Page struct {
+	// Messages are encoded, in seq order.
+	Messages []RecentMessage
+	// ContiguousFrom: the recents have every message of the conversation with seq at or above this, as far as they go. 0 if there are none.
+	ContiguousFrom uint64
+	// Newest is the greatest seq in the recents, 0 if there are none.
+	Newest uint64
+}
+
+// RecentMessage is a message in a Page.
+type RecentMessage struct {
+	Seq     uint64
+	Message []byte
+}
+
+// Recents are the last messages of each conversation, and the heads.
+type Recents interface {
+	// Append adds messages, in the order given, idempotent by conversation and seq. It returns what was before each, and the
+	// epoch of the stored data as it was after the last append: if that has changed, all that was appended before is lost.
+	// keepAbove is the partition's history position: messages at or above it are never trimmed by count, since the database
+	// does not have them yet; the byte bound then raises ContiguousFrom instead of breaking it.
+	Append(ctx context.Context, messages []Recent, keepAbove uint64) ([]Prev, string, error)
+	// Page reads the recents of one conversation with after < seq < before (0: no bound), at most limit: the lowest if forward,
+	// else the highest.
+	Page(ctx context.Context, conversation string, after, before uint64, limit int, forward bool) (Page, error)
+	// Heads gives the heads of all of a user's `d:` and `n:` conversations that are kept. Some may be missing: whoever asks takes
+	// the higher of this and the database's.
+	Heads(ctx context.Context, user int64) (map[string]uint64, error)
+}
+
+// Store is all three, as one server has them.
+type Store interface {
+	Registry
+	Leases
+	Recents
+}
+
+// PartitionLease is the lease of the router that owns a partition.
+func PartitionLease(topic string, partition int32) string {
+	return fmt.Sprintf("partition:%s:%d", topic, partition)
+}
+
+// OutboxLease is the lease of the one who sweeps the outbox.
+const OutboxLease = "outbox"

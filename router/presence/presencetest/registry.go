@@ -1,0 +1,215 @@
+package presencetest
+
+import (
+	"cmp"
+	"errors"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/futurechat/future/router/presence"
+)
+
+func (f f) wantPlaces(user int64, want ...presence.Place) {
+	f.t.Helper()
+	got := f.locate(user)[0]
+	slices.SortFunc(got, func(a, b presence.Place) int {
+		return cmp.Or(cmp.Compare(a.Incarnation, b.Incarnation), cmp.Compare(a.Connection, b.Connection))
+	})
+	if len(got) == 0 && len(want) == 0 {
+		return
+	}
+	if !slices.Equal(got, want) {
+		f.t.Errorf("user %d is at %v, want %v", user, got, want)
+	}
+}
+
+func (f f) wantAdded(want []bool, entries ...presence.Entry) {
+	f.t.Helper()
+	if got := f.register(entries...); !slices.Equal(got, want) {
+		f.t.Errorf("added %v, want %v", got, want)
+	}
+}
+
+func (s suite) places(t *testing.T) {
+	f := s.open(t)
+	f.wantPlaces(1)
+	f.register(entry(1, "a", 1), entry(1, "b", 1))
+	f.wantPlaces(1)
+	f.live("a")
+	f.wantPlaces(1, located("a", 1))
+	f.live("b")
+	f.wantPlaces(1, located("a", 1), located("b", 1))
+	f.must(f.Store.Release(f.ctx(), presence.IncarnationLease("a"), "a"))
+	f.wantPlaces(1, located("b", 1))
+	if !f.acquire(presence.IncarnationLease("c"), "c", "c.example:1", f.TTL) {
+		t.Fatal("lease refused")
+	}
+	f.register(entry(2, "c", 1<<63))
+	f.wantPlaces(2, located("c", 1<<63))
+	f.Advance(2 * f.TTL)
+	f.wantPlaces(2)
+}
+
+func (s suite) added(t *testing.T) {
+	f := s.open(t)
+	f.live("a")
+	f.wantAdded([]bool{true, true}, entry(1, "a", 1), entry(2, "a", 2))
+	f.wantAdded([]bool{false, true, false}, entry(1, "a", 1), entry(1, "a", 3), entry(2, "a", 2))
+	f.LosePlaces(t, 1)
+	f.wantPlaces(1)
+	f.wantAdded([]bool{true, false}, entry(1, "a", 1), entry(2, "a", 2))
+	f.wantPlaces(1, located("a", 1))
+	f.wantAdded(nil)
+}
+
+func (s suite) unregister(t *testing.T) {
+	f := s.open(t)
+	f.live("a")
+	f.live("aa")
+	f.register(entry(1, "a", 1), entry(1, "a", 11), entry(1, "aa", 1), entry(2, "a", 1))
+	f.must(f.Store.Unregister(f.ctx(), []presence.Entry{entry(1, "a", 1)}))
+	f.wantPlaces(1, located("a", 11), located("aa", 1))
+	f.wantPlaces(2, located("a", 1))
+	f.must(f.Store.Unregister(f.ctx(), []presence.Entry{entry(1, "a", 1), entry(3, "a", 1)}))
+	f.must(f.Store.Unregister(f.ctx(), nil))
+	f.must(f.Store.Unregister(f.ctx(), []presence.Entry{entry(1, "aa", 1), entry(1, "a", 11)}))
+	f.wantPlaces(1)
+}
+
+func (s suite) locateMany(t *testing.T) {
+	f := s.open(t)
+	f.live("a")
+	const users = 300
+	var entries []presence.Entry
+	var ids []int64
+	for u := int64(users); u > 0; u-- {
+		ids = append(ids, u)
+		if u%3 != 0 {
+			entries = append(entries, entry(u, "a", uint64(u)))
+		}
+	}
+	f.register(entries...)
+	for i, places := range f.locate(ids...) {
+		if want := ids[i]%3 != 0; (len(places) == 1) != want {
+			t.Fatalf("user %d is at %v", ids[i], places)
+		} else if want && places[0] != located("a", uint64(ids[i])) {
+			t.Fatalf("user %d is at %v", ids[i], places)
+		}
+	}
+	if got := f.locate(); len(got) != 0 {
+		t.Errorf("nobody is at %v", got)
+	}
+	if got := f.locate(7, 7); !reflect.DeepEqual(got[0], got[1]) || len(got[0]) != 1 {
+		t.Errorf("asked twice, user 7 is at %v", got)
+	}
+}
+
+func (s suite) epoch(t *testing.T) {
+	f := s.open(t)
+	first := f.epoch()
+	if first == "" || f.epoch() != first {
+		t.Fatalf("epoch %q, then %q", first, f.epoch())
+	}
+	f.live("a")
+	f.register(entry(1, "a", 1))
+	f.append(0, message("d:1:2", 1, 1))
+	f.Wipe(t)
+	f.wantPlaces(1)
+	if got := f.page("d:1:2", 0, 0, 10, true); got.Newest != 0 || len(f.heads(1)) != 0 {
+		t.Errorf("after a loss there are %+v and %v", got, f.heads(1))
+	}
+	if f.renew(presence.IncarnationLease("a"), "a", time.Minute) {
+		t.Error("a lease that was lost is renewed")
+	}
+	second := f.epoch()
+	if second == first || second == "" || f.epoch() != second {
+		t.Errorf("epoch %q, after the loss %q, then %q", first, second, f.epoch())
+	}
+}
+
+func (s suite) leases(t *testing.T) {
+	f := s.open(t)
+	name := presence.PartitionLease("chat.messages", 3)
+	if !f.acquire(name, "a", "1", time.Minute) {
+		t.Fatal("a free lease is refused")
+	}
+	if f.acquire(name, "b", "2", time.Minute) || f.renew(name, "b", time.Minute) {
+		t.Error("somebody else got a lease that is held")
+	}
+	// Neither is "a" the owner of what "aa" has, nor the other way round.
+	if f.acquire(name, "aa", "", time.Minute) || f.acquire(name, "", "", time.Minute) {
+		t.Error("an owner is known by a part of its name")
+	}
+	if !f.acquire(name, "a", "1", time.Minute) || !f.renew(name, "a", time.Minute) {
+		t.Error("the owner is refused")
+	}
+	f.must(f.Store.Release(f.ctx(), name, "b"))
+	if !f.renew(name, "a", time.Minute) {
+		t.Error("somebody else gave the lease up")
+	}
+	if !f.acquire(presence.PartitionLease("chat.messages", 4), "b", "", time.Minute) || !f.acquire(presence.OutboxLease, "b", "", time.Minute) {
+		t.Error("other leases are free")
+	}
+	f.must(f.Store.Release(f.ctx(), name, "a"))
+	f.must(f.Store.Release(f.ctx(), name, "a"))
+	if f.renew(name, "a", time.Minute) || !f.acquire(name, "b", "2", time.Minute) {
+		t.Error("a lease that was given up is not free")
+	}
+}
+
+func (s suite) leaseExpires(t *testing.T) {
+	f := s.open(t)
+	if !f.acquire("outbox", "a", "", 3*f.TTL) {
+		t.Fatal("a free lease is refused")
+	}
+	f.Advance(2 * f.TTL)
+	if !f.renew("outbox", "a", 3*f.TTL) {
+		t.Fatal("it expired too early")
+	}
+	f.Advance(2 * f.TTL)
+	if f.acquire("outbox", "b", "", f.TTL) {
+		t.Fatal("the renewal did not prolong it")
+	}
+	f.Advance(2 * f.TTL)
+	if f.renew("outbox", "a", f.TTL) {
+		t.Error("an expired lease is renewed")
+	}
+	if !f.acquire("outbox", "b", "", f.TTL) {
+		t.Error("an expired lease is not free")
+	}
+}
+
+func (s suite) leaseLost(t *testing.T) {
+	f := s.open(t)
+	f.live("a")
+	f.Wipe(t)
+	if f.renew(presence.IncarnationLease("a"), "a", time.Minute) {
+		t.Error("a lost lease is renewed")
+	}
+	f.register(entry(1, "a", 1))
+	f.wantPlaces(1)
+}
+
+func (s suite) broken(t *testing.T) {
+	f := s.open(t)
+	b, ctx := f.Broken, f.ctx()
+	calls := map[string]func() error{
+		"register":   func() error { _, err := b.Register(ctx, []presence.Entry{entry(1, "a", 1)}); return err },
+		"unregister": func() error { return b.Unregister(ctx, []presence.Entry{entry(1, "a", 1)}) },
+		"locate":     func() error { _, err := b.Locate(ctx, []int64{1}); return err },
+		"epoch":      func() error { _, err := b.Epoch(ctx); return err },
+		"acquire":    func() error { _, err := b.Acquire(ctx, "outbox", "a", "", time.Minute); return err },
+		"renew":      func() error { _, err := b.Renew(ctx, "outbox", "a", time.Minute); return err },
+		"release":    func() error { return b.Release(ctx, "outbox", "a") },
+		"append":     func() error { _, _, err := b.Append(ctx, []presence.Recent{message("d:1:2", 1, 1)}, 0); return err },
+		"page":       func() error { _, err := b.Page(ctx, "d:1:2", 0, 0, 10, true); return err },
+		"heads":      func() error { _, err := b.Heads(ctx, 1); return err },
+	}
+	for name, call := range calls {
+		if err := call(); !errors.Is(err, presence.ErrUnavailable) {
+			t.Errorf("%s: %v is not ErrUnavailable", name, err)
+		}
+	}
+}

@@ -1,0 +1,209 @@
+package redispresence
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/futurechat/future/router/presence"
+)
+
+func field(p presence.Place) string {
+	return p.Incarnation + "/" + strconv.FormatUint(p.Connection, 10)
+}
+
+func parseField(name, device string) (presence.Place, bool) {
+	incarnation, connection, ok := strings.Cut(name, "/")
+	id, err := strconv.ParseUint(connection, 10, 64)
+	if !ok || err != nil {
+		return presence.Place{}, false
+	}
+	return presence.Place{Incarnation: incarnation, Connection: id, Device: device}, true
+}
+
+// Register implements presence.Registry.
+func (s *Store) Register(ctx context.Context, entries []presence.Entry) ([]bool, error) {
+	pipe := s.client.Pipeline()
+	sets := make([]*redis.IntCmd, len(entries))
+	for i, e := range entries {
+		key := s.placesKey(e.User)
+		sets[i] = pipe.HSet(ctx, key, field(e.Place), e.Place.Device)
+		pipe.PExpire(ctx, key, s.o.PlacesTTL)
+	}
+	if err := exec(ctx, pipe); err != nil {
+		return nil, wrap("register", err)
+	}
+	added := make([]bool, len(entries))
+	for i, set := range sets {
+		added[i] = set.Val() > 0
+	}
+	return added, nil
+}
+
+// Unregister implements presence.Registry.
+func (s *Store) Unregister(ctx context.Context, entries []presence.Entry) error {
+	pipe := s.client.Pipeline()
+	for _, e := range entries {
+		pipe.HDel(ctx, s.placesKey(e.User), field(e.Place))
+	}
+	return wrap("unregister", exec(ctx, pipe))
+}
+
+// Locate implements presence.Registry. It takes two round trips: the users' hashes, then the leases of the incarnations in them.
+func (s *Store) Locate(ctx context.Context, users []int64) ([][]presence.Place, error) {
+	pipe := s.client.Pipeline()
+	hashes := make([]*redis.MapStringStringCmd, len(users))
+	for i, id := range users {
+		hashes[i] = pipe.HGetAll(ctx, s.placesKey(id))
+	}
+	if err := exec(ctx, pipe); err != nil {
+		return nil, wrap("locate", err)
+	}
+	places := make([][]presence.Place, len(users))
+	leases := make(map[string]*redis.StringCmd)
+	for i, hash := range hashes {
+		for name, device := range hash.Val() {
+			p, ok := parseField(name, device)
+			if !ok {
+				continue
+			}
+			places[i] = append(places[i], p)
+			if leases[p.Incarnation] == nil {
+				leases[p.Incarnation] = pipe.Get(ctx, s.leaseKey(presence.IncarnationLease(p.Incarnation)))
+			}
+		}
+	}
+	if err := exec(ctx, pipe); err != nil {
+		return nil, wrap("locate: leases", err)
+	}
+	s.sweep(ctx, places, users, leases)
+	for i, all := range places {
+		live := all[:0]
+		for _, p := range all {
+			if _, addr, held := splitLease(leases[p.Incarnation].Val()); held {
+				p.Addr = addr
+				live = append(live, p)
+			}
+		}
+		slices.SortFunc(live, func(a, b presence.Place) int {
+			return cmp.Or(cmp.Compare(a.Incarnation, b.Incarnation), cmp.Compare(a.Connection, b.Connection))
+		})
+		places[i] = live
+	}
+	return places, nil
+}
+
+// sweep removes places of incarnations that are dead for certain. presence.Keeper asks once for an incarnation's lease and
+// writes entries only after the answer, so one that was seen without lease stays without. That a request could still be
+// on its way, repeated by a cluster client, is what the time between two looks is for.
+func (s *Store) sweep(ctx context.Context, places [][]presence.Place, users []int64, leases map[string]*redis.StringCmd) {
+	var swept map[string]bool
+	for incarnation, lease := range leases {
+		if lease.Val() == "" && s.dead.seen(incarnation, time.Now()) {
+			if swept == nil {
+				swept = make(map[string]bool)
+			}
+			swept[incarnation] = true
+		}
+	}
+	if swept == nil {
+		return
+	}
+	pipe := s.client.Pipeline()
+	for i, all := range places {
+		for _, p := range all {
+			if swept[p.Incarnation] {
+				pipe.HDel(ctx, s.placesKey(users[i]), field(p))
+			}
+		}
+	}
+	removed := pipe.Len()
+	if err := exec(ctx, pipe); err != nil {
+		s.log.Debug("places of dead nodes stay for now", zap.Error(err)) // they are left out, and found again
+		return
+	}
+	s.log.Debug("places of dead nodes removed", zap.Int("places", removed))
+}
+
+const (
+	deadFor  = time.Minute
+	deadMost = 1024
+)
+
+// dead remembers which incarnations were seen without lease, and when first.
+type dead struct {
+	mu    sync.Mutex
+	since map[string]time.Time
+}
+
+func newDead() *dead { return &dead{since: make(map[string]time.Time)} }
+
+// seen reports whether an incarnation that is seen dead now was seen so at least deadFor ago.
+func (d *dead) seen(incarnation string, now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	first, ok := d.since[incarnation]
+	if ok {
+		return now.Sub(first) >= deadFor
+	}
+	if len(d.since) >= deadMost {
+		// Whole: at the rate at which nodes start, it takes days to come here, and what still matters is soon known again.
+		clear(d.since)
+	}
+	d.since[incarnation] = now
+	return false
+}
+
+// ---- leases: "owner\nvalue"
+
+func splitLease(v string) (owner, value string, held bool) {
+	owner, value, held = strings.Cut(v, "\n")
+	return owner, value, held
+}
+
+var acquireScript = redis.NewScript(`
+local v = redis.call('GET', KEYS[1])
+if v and string.sub(v, 1, #ARGV[1] + 1) ~= ARGV[1] .. '\n' then return 0 end
+redis.call('SET', KEYS[1], ARGV[1] .. '\n' .. ARGV[2], 'PX', ARGV[3])
+return 1`)
+
+var renewScript = redis.NewScript(`
+local v = redis.call('GET', KEYS[1])
+if not v or string.sub(v, 1, #ARGV[1] + 1) ~= ARGV[1] .. '\n' then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])`)
+
+var releaseScript = redis.NewScript(`
+local v = redis.call('GET', KEYS[1])
+if not v or string.sub(v, 1, #ARGV[1] + 1) ~= ARGV[1] .. '\n' then return 0 end
+return redis.call('DEL', KEYS[1])`)
+
+// Acquire implements presence.Leases.
+func (s *Store) Acquire(ctx context.Context, name, owner, value string, ttl time.Duration) (bool, error) {
+	return s.lease(ctx, "acquire", acquireScript, name, owner, value, ttl.Milliseconds())
+}
+
+// Renew implements presence.Leases.
+func (s *Store) Renew(ctx context.Context, name, owner string, ttl time.Duration) (bool, error) {
+	return s.lease(ctx, "renew", renewScript, name, owner, ttl.Milliseconds())
+}
+
+// Release implements presence.Leases.
+func (s *Store) Release(ctx context.Context, name, owner string) error {
+	_, err := s.lease(ctx, "release", releaseScript, name, owner)
+	return err
+}
+
+func (s *Store) lease(ctx context.Context, op string, script *redis.Script, name string, args ...any) (bool, error) {
+	n, err := script.Run(ctx, s.client, []string{s.leaseKey(name)}, args...).Int()
+	if err != nil {
+		return false, wrap(op+" "+name, err)
+	}
+	return n == 1, nil
+}
