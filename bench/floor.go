@@ -62,6 +62,7 @@ func parseFloor(args []string, out io.Writer) (*floorFlags, error) {
 	fs.IntVar(&f.HistoryMessages, "history-messages", f.HistoryMessages, "messages that history stores in each measurement")
 	fs.IntVar(&f.HistoryConversations, "history-conversations", f.HistoryConversations, "conversations that they are of, in turn")
 	fs.IntVar(&f.HistoryRounds, "history-rounds", f.HistoryRounds, "rounds into an empty database")
+	fs.StringVar(&f.Profile, "profile", "", "`folder` for CPU profiles and traces of the servers in the first round, which they slow down: not for the record")
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(out, floorHelp)

@@ -41,6 +41,9 @@ type machine struct {
 	CPU    string `json:"cpu"`
 	Kernel string `json:"kernel"`
 	Go     string `json:"go"`
+	// Scheduling of this process and its children, if it is not the usual one: with `chrt -r 1` for it and for the servers,
+	// figures are steady on a machine that others use, too.
+	Scheduling string `json:"scheduling,omitempty"`
 	// LoadBefore and LoadAfter are the load averages over 1, 5 and 15 minutes: what others did on the machine.
 	LoadBefore string `json:"load_before"`
 	LoadAfter  string `json:"load_after"`
@@ -56,7 +59,7 @@ func newRecord(ctx context.Context, command []string, began time.Time) *record {
 			Commit: commit, Dirty: git(ctx, "status", "--porcelain") != "", Command: strings.Join(command, " "),
 			Machine: machine{
 				Cores: runtime.NumCPU(), CPU: cpuModel(), Kernel: runtime.GOOS + " " + line("/proc/sys/kernel/osrelease"),
-				Go: runtime.Version(), LoadBefore: load(),
+				Go: runtime.Version(), LoadBefore: load(), Scheduling: scheduling(),
 			},
 		},
 		Began: began,
@@ -125,6 +128,17 @@ func cpuModel() string {
 		}
 	}
 	return runtime.GOARCH
+}
+
+// scheduling is this process' policy and nice value, if one of them is not 0.
+func scheduling() string {
+	const first, nice, policy = 3, 19, 41 // fields of proc_pid_stat(5) after the name
+	l := line("/proc/self/stat")
+	fields := strings.Fields(l[strings.LastIndexByte(l, ')')+1:])
+	if len(fields) <= policy-first || fields[nice-first] == "0" && fields[policy-first] == "0" {
+		return ""
+	}
+	return "policy " + fields[policy-first] + " of sched(7), nice " + fields[nice-first]
 }
 
 func load() string {

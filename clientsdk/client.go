@@ -212,8 +212,12 @@ type HistoryOptions struct {
 	Limit int
 }
 
-// historyPage keeps a page of the longest texts under the frame limit.
-const historyPage = 50
+// historyPage keeps a page of the longest texts under the frame limit. historyTries is how often a page that brings nothing
+// new is asked for again.
+const (
+	historyPage  = 50
+	historyTries = 10
+)
 
 // History reads a conversation page by page. What is acknowledged but not yet readable is waited for. After an error
 // the sequence ends.
@@ -222,7 +226,7 @@ func (c *Client) History(ctx context.Context, conversation string, opts HistoryO
 		left := opts.Limit
 		after, before := opts.After, opts.Before
 		self, _ := c.Session()
-		for {
+		for tries := 0; ; tries++ {
 			limit := historyPage
 			if opts.Limit > 0 {
 				limit = min(limit, left)
@@ -234,18 +238,16 @@ func (c *Client) History(ctx context.Context, conversation string, opts HistoryO
 				yield(Message{}, fmt.Errorf("history: %w", err))
 				return
 			}
-			page := answer.GetHistoryPage().GetMessages()
-			moved := false
-			for i := range page {
-				m := page[i]
+			page := answer.GetHistoryPage()
+			wasAfter, wasBefore := after, before
+			for i, m := range page.GetMessages() {
 				if !opts.Forward {
-					m = page[len(page)-1-i]
+					m = page.GetMessages()[len(page.GetMessages())-1-i]
 				}
 				// A server that repeats itself must not keep us here for ever.
 				if m.GetSeq() <= after || before != 0 && m.GetSeq() >= before {
 					continue
 				}
-				moved = true
 				if opts.Forward {
 					after = m.GetSeq()
 				} else {
@@ -258,7 +260,26 @@ func (c *Client) History(ctx context.Context, conversation string, opts HistoryO
 					return
 				}
 			}
-			if !answer.GetHistoryPage().GetMore() || !moved {
+			if !page.GetMore() {
+				return
+			}
+			// What the page covers may reach further than its messages.
+			if to := page.GetCoversBefore(); opts.Forward && to > after+1 {
+				after = to - 1
+			}
+			if from := page.GetCoversAfter(); !opts.Forward && from > opts.After && (before == 0 || from+1 < before) {
+				before = from + 1
+			}
+			if after != wasAfter || before != wasBefore {
+				tries = 0
+				continue
+			}
+			if tries >= historyTries {
+				yield(Message{}, fmt.Errorf("history: %w", ErrPending))
+				return
+			}
+			if err := c.loop.pause(ctx, nil); err != nil {
+				yield(Message{}, fmt.Errorf("history: %w", err))
 				return
 			}
 		}

@@ -47,7 +47,10 @@ func (l *loop) whyLoggedOut() error {
 func (l *loop) resumed(s *pb.SessionResponse, err *wire.Error) {
 	switch {
 	case err == nil:
-		l.entered(s, l.token)
+		// What a server did wrong ends the connection; the next one tries again.
+		if err := l.entered(s, l.token); err != nil {
+			l.log.Warn("resuming", "err", err)
+		}
 	case errors.Is(err, ErrSessionEnded), errors.Is(err, ErrBadCredentials), errors.Is(err, ErrInvalid):
 		l.sessionEnded(fmt.Errorf("resume: %w", err))
 	default:
@@ -158,9 +161,10 @@ func (l *loop) loggedOut(err error) {
 	}
 	l.store.add(record{Session: &savedSession{User: l.user}})
 	l.publish()
-	if l.phase == phaseLive {
+	switch l.phase {
+	case phaseLive:
 		l.lost(l.ended, 0)
-	} else if l.phase == phaseEntering {
+	case phaseEntering:
 		l.phase = phaseGreeted
 	}
 	l.halt(l.ended)

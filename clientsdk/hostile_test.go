@@ -49,7 +49,7 @@ func FuzzHostileServer(f *testing.F) {
 			}
 			client, server := net.Pipe()
 			go func() {
-				defer server.Close() //nolint:errcheck // a pipe
+				defer server.Close()
 				serveHostile(server, int(honest%5), bytes)
 				select {
 				case <-done:
@@ -108,8 +108,7 @@ func serveHostile(c net.Conn, honest int, bytes []byte) {
 }
 
 func typed(err error) bool {
-	var answered *future.Error
-	if errors.As(err, &answered) {
+	if _, ok := errors.AsType[*future.Error](err); ok {
 		return true
 	}
 	for _, target := range []error{

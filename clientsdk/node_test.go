@@ -2,10 +2,7 @@ package future_test
 
 import (
 	"fmt"
-	"net"
 	"os"
-	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -13,8 +10,6 @@ import (
 
 	future "github.com/futurechat/future/clientsdk"
 	"github.com/futurechat/future/clientsdk/internal/fakenode"
-	"github.com/futurechat/future/clientsdk/wire"
-	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
 )
 
 func TestMain(m *testing.M) {

@@ -84,13 +84,11 @@ func openStore(dir string) (*store, error) {
 		return nil, fmt.Errorf("lock the client's folder %s: %w", dir, err)
 	}
 	s := &store{dir: dir, lock: lock, state: saved{Positions: map[string]uint64{}}}
-	if err := s.read(); err == nil {
+	if err = s.read(); err == nil {
 		err = s.rewrite()
-	} else {
-		err = fmt.Errorf("read the client's folder %s: %w", dir, err)
 	}
-	if s.err = err; err != nil {
-		return nil, errors.Join(err, s.close())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the client's folder %s: %w", dir, err), s.close())
 	}
 	return s, nil
 }
@@ -105,7 +103,7 @@ func (s *store) read() error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // it was only read
+	defer f.Close()
 	r := bufio.NewReader(f)
 	for {
 		line, err := r.ReadBytes('\n')
@@ -203,12 +201,12 @@ func (s *store) flush() error {
 
 // sync hands it to the disk, so that power may fail.
 func (s *store) sync() error {
-	if s == nil || !s.dirty || s.err != nil {
-		return nil
+	if s != nil && s.dirty && s.err == nil {
+		s.dirty = false
+		s.err = s.file.Sync()
+		return s.err
 	}
-	s.dirty = false
-	s.err = s.file.Sync()
-	return s.err
+	return nil
 }
 
 // rewrite replaces the journal by one line; a crash leaves the old one or the new one.

@@ -42,6 +42,8 @@ type Options struct {
 	// HistoryRounds into an empty database.
 	HistoryRounds int
 
+	// Profile is a folder for profiles and traces of the first round of latency; empty: none are taken.
+	Profile string
 	// Progress is told what is going on.
 	Progress func(format string, args ...any)
 }
@@ -124,6 +126,8 @@ type floor struct {
 	out     *Outcome
 	tools   map[string]string // baselines built, by name
 	serial  int               // of clusters
+
+	profiled bool
 }
 
 // Run measures. What was measured before an error is in the outcome.
@@ -173,16 +177,15 @@ func (f *floor) start(ctx context.Context, o clustertest.Options) (*clustertest.
 	return clustertest.Start(ctx, o)
 }
 
-// stop stops a cluster, also when ctx has ended. Then errors are of no interest: a terminal's Ctrl-C goes to its processes too.
-func (f *floor) stop(ctx context.Context, c *clustertest.Cluster) error {
+// stop stops a cluster, also when ctx has ended. That it does not end well is told, but makes no figure wrong.
+func (f *floor) stop(ctx context.Context, c *clustertest.Cluster) {
 	const patience = 60 * time.Second
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	err := c.Stop(stopping)
-	if ctx.Err() != nil {
-		return nil
+	// A terminal's Ctrl-C goes to its processes too, which then have ended by themselves.
+	if err := c.Stop(stopping); err != nil && ctx.Err() == nil {
+		f.Progress("the cluster did not end well: %v", err)
 	}
-	return err
 }
 
 func (f *floor) round(part, side string, began time.Time, figures map[string]float64) {
@@ -213,14 +216,21 @@ func (f *floor) twice(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.stop(ctx, c)) }()
+	defer f.stop(ctx, c)
 	l, err := load.Connect(ctx, load.Options{Addrs: c.Addrs(), Pairs: f.Pairs})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	for range 2 {
-		if err := f.once(ctx, c, l); err != nil {
+		round := func() error { return f.once(ctx, c, l) }
+		if f.Profile != "" && !f.profiled {
+			f.profiled = true
+			err = f.profile(ctx, c, round)
+		} else {
+			err = round()
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -36,7 +36,7 @@ func (f *floor) historyRound(ctx context.Context, baselineFirst, last bool) (err
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.stop(ctx, c)) }()
+	defer f.stop(ctx, c)
 	db, err := c.OpenDatabase()
 	if err != nil {
 		return err

@@ -17,7 +17,8 @@ type conversation struct {
 	// position: all up to here was shown or is not for this viewer. It means nothing until known.
 	position uint64
 	known    bool
-	// target: something is said to exist up to here. settled: history was asked for all up to here and had no more.
+	// target: something is said to exist up to here. settled: history was asked for all up to here, in vain, since the heads
+	// were last read.
 	target, settled uint64
 	// held are messages that came before the ones they follow, by seq, none twice.
 	held []*pb.Message
@@ -230,11 +231,8 @@ func (m *Machine) fetchLater(c *conversation, d time.Duration) {
 
 func (m *Machine) retryFetch(c *conversation) {
 	c.retryAt = time.Time{}
-	if c.suspect != 0 {
-		if c.position < c.suspect {
-			m.stats.HeadDifferences++
-		}
-		c.suspect = 0
+	if c.position >= c.suspect {
+		c.suspect = 0 // the delivery was only on its way
 	}
 	m.want(c)
 }
@@ -282,6 +280,10 @@ func (m *Machine) page(e Page) {
 	}
 	was := c.position
 	full := m.take(c, e.Page)
+	if c.suspect != 0 && c.position > was {
+		m.stats.HeadDifferences++ // history had what was never delivered
+	}
+	c.suspect = 0
 	m.join(c)
 	switch {
 	case c.position > was:
@@ -407,6 +409,7 @@ func (m *Machine) head(h *pb.Head, regular bool) {
 		}
 	}
 	c.target = max(c.target, h.GetSeq())
+	c.settled = 0 // history may have caught up since it was asked
 	if regular && c.needs() && !c.queued && !c.fetching && c.retryAt.IsZero() {
 		c.suspect = c.target
 		m.fetchLater(c, m.cfg.Settle)

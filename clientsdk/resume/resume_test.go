@@ -133,8 +133,8 @@ func TestAccount_AnothersOutboxIsNotSent(t *testing.T) {
 }
 
 func TestComparison_ADifferenceIsCountedOnceItHasSettled(t *testing.T) {
-	m, now := started()
-	now = m.Wake()
+	m, _ := started()
+	now := m.Wake()
 	if out := m.Step(now, resume.Tick{}); count[resume.Sync](out) != 1 {
 		t.Fatal(out)
 	}
@@ -143,8 +143,14 @@ func TestComparison_ADifferenceIsCountedOnceItHasSettled(t *testing.T) {
 		t.Fatal("a delivery may still be on its way")
 	}
 	now = m.Wake()
-	if out := m.Step(now, resume.Tick{}); count[resume.Fetch](out) != 1 || m.Stats().HeadDifferences != 1 {
-		t.Fatal(out, m.Stats())
+	if out := m.Step(now, resume.Tick{}); count[resume.Fetch](out) != 1 {
+		t.Fatal(out)
+	}
+	m.Step(now, resume.Page{Conversation: "d:1:2", Page: &pb.HistoryResponse{
+		CoversAfter: 10, CoversBefore: 21, Messages: []*pb.Message{message("d:1:2", 10, 20)},
+	}})
+	if m.Stats().HeadDifferences != 1 {
+		t.Fatalf("%+v", m.Stats())
 	}
 }
 

@@ -274,8 +274,7 @@ func (t *terminal) history(ctx context.Context, args string) error {
 	}
 	n := 20
 	if args != "" {
-		var err error
-		if n, err = strconv.Atoi(args); err != nil || n < 1 {
+		if n, _ = strconv.Atoi(args); n < 1 { // what is no number is 0
 			t.say("usage: /history [N], N from 1 to 500")
 			return nil
 		}

@@ -28,6 +28,9 @@ func (t *terminal) welcome(ctx context.Context) {
 	}
 	if list, err := t.client.Conversations(ctx); err == nil {
 		for _, c := range list {
+			if c.Last != nil {
+				t.told[c.ID] = c.Last.Seq // the SDK brings again what was missed
+			}
 			if c.Unread > 0 && !strings.HasPrefix(c.ID, "n:") {
 				t.unread[c.ID] = c.Unread
 				t.say("%d unread from %s", c.Unread, t.nameOfChat(c))
@@ -52,6 +55,10 @@ func (t *terminal) message(ctx context.Context, m future.Message) {
 		delete(t.mine, m.ID) // typed here
 		return
 	}
+	if m.Seq <= t.told[m.Conversation] {
+		return
+	}
+	t.told[m.Conversation] = m.Seq
 	if m.Friend != nil {
 		t.notice(ctx, m)
 		return
@@ -80,6 +87,7 @@ func (t *terminal) show(m future.Message) {
 		t.day = day
 	}
 	t.shown[m.Conversation] = max(t.shown[m.Conversation], m.Seq)
+	t.told[m.Conversation] = max(t.told[m.Conversation], m.Seq)
 	name := visible(m.Sender.Name)
 	if name == "" {
 		name = "?"

@@ -54,6 +54,7 @@ type terminal struct {
 	offline bool
 	unread  map[string]int
 	shown   map[string]uint64 // up to where a conversation was shown and not yet marked as read
+	told    map[string]uint64 // up to where a conversation was shown, announced or counted as unread
 }
 
 // errQuit ends the program in order.
@@ -65,7 +66,7 @@ func Run(ctx context.Context, opts Options) error {
 	defer cancel(nil)
 	t := &terminal{
 		opts: opts, in: newInput(opts.In), friends: map[string]future.Friend{}, mine: map[string]bool{},
-		unread: map[string]int{}, shown: map[string]uint64{},
+		unread: map[string]int{}, shown: map[string]uint64{}, told: map[string]uint64{},
 	}
 	defer t.in.close()
 	err := t.run(ctx)

@@ -226,7 +226,9 @@ func openDescriptors(t testing.TB) int {
 }
 
 func TestGateClose_LeavesNothing(t *testing.T) {
-	dial(t, listen(t, newRecorder(), nil)) // the runtime's own descriptors are open from now on
+	warm := newRecorder() // the runtime's own descriptors are open from now on
+	dial(t, listen(t, warm, nil))
+	warm.waitConns(t, 1)
 	others, before := goleak.IgnoreCurrent(), openDescriptors(t)
 	r := newRecorder()
 	g := listen(t, r, func(o *Options) {
@@ -348,4 +350,3 @@ func TestListen_EveryAddressOfTheHost(t *testing.T) {
 	send(t, c, frame("v4"))
 	wantFrame(t, c, "v4")
 }
-

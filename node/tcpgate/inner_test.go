@@ -12,27 +12,30 @@ import (
 
 // The shapes of other evios.
 type (
-	otherConn   struct{ evio.Conn }
-	renamedConn struct {
+	otherConn  struct{ evio.Conn }
+	valueConn  struct{ evio.Conn }
+	noPollConn struct {
 		evio.Conn
-		descriptor int
-		loop       *struct{ poll *struct{ fd int } }
+		fd   int
+		loop *struct{}
 	}
 	retypedConn struct {
 		evio.Conn
 		fd   uintptr
-		loop *struct {
-			poll *struct {
-				fd    int
-				notes struct{ notes []any }
-			}
-		}
+		loop *otherLoop
 	}
-	valueConn struct{ evio.Conn }
+	otherLoop struct{ poll *otherPoll }
+	otherPoll struct {
+		fd    int
+		notes struct{ notes []any }
+	}
 )
 
 func TestInspect_OtherEvio_ErrLayout(t *testing.T) {
-	for _, ec := range []evio.Conn{&otherConn{}, &renamedConn{}, &retypedConn{}, valueConn{}} {
+	for _, ec := range []evio.Conn{
+		&otherConn{}, valueConn{}, &noPollConn{fd: 1, loop: &struct{}{}},
+		&retypedConn{fd: 1, loop: &otherLoop{&otherPoll{fd: 1, notes: struct{ notes []any }{[]any{1}}}}},
+	} {
 		if _, err := inspect(ec); !errors.Is(err, ErrLayout) {
 			t.Errorf("%T: %v", ec, err)
 		}

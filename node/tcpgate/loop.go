@@ -49,8 +49,8 @@ type loop struct {
 	inspected bool
 	epfd      int
 	servedAt  int64
-	open      int // what evio has opened: connections, refused ones, our control
-	conns     int // connections
+	open      int  // what evio has opened: connections, refused ones, our control
+	conns     int  // connections
 	closeSent bool // closeAll was carried out
 	wheel     wheel
 	blocked   []*Conn

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	startTimeout = 5 * time.Second // for a Serve to bring its loop up
+	startTimeout = 5 * time.Second        // for a Serve to bring its loop up
 	restartPause = 100 * time.Millisecond // doubled with each try in a row, up to restartMost
 	restartMost  = 5 * time.Second
 	restartTries = 16 // in a row, without coming up: about a minute

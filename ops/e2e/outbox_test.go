@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,15 @@ func TestOutbox_KilledBetweenCommitAndProduce_NoticeComesOnce(t *testing.T) {
 			c := startCluster(t, clustertest.Options{Nodes: 2, Routers: 1, Histories: 1})
 			doomed, err := c.Add(t.Context(), "node", "FUTURE_TEST_KILL_AT="+at)
 			must(t, err)
-			alice := newPerson(t, "alice", doomed.Addr, c.Nodes[0].Addr)
+			// She comes to the doomed node as long as it lives, and to another after that.
+			alice := dialWith(t, "alice", func(ctx context.Context, network, _ string) (net.Conn, error) {
+				conn, err := (&net.Dialer{}).DialContext(ctx, network, doomed.Addr)
+				if err != nil {
+					conn, err = (&net.Dialer{}).DialContext(ctx, network, c.Nodes[0].Addr)
+				}
+				return conn, err
+			}, doomed.Addr)
+			alice.register()
 			bob := newPerson(t, "bob", c.Nodes[1].Addr)
 
 			err = alice.AddFriend(ctxFor(t), "bob", "100% sure, it's \"me\"\n+ you")

@@ -3,8 +3,8 @@ package e2e
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -58,21 +58,28 @@ type person struct {
 
 const password = "correct horse battery"
 
-// newPerson registers name at one node.
+// newPerson registers name at one of some nodes.
 func newPerson(t *testing.T, name string, addrs ...string) *person {
 	t.Helper()
-	p := dial(t, name, addrs...)
-	s, err := p.Register(ctxFor(t), name, password)
-	if err != nil {
-		t.Fatalf("%s registers: %v", name, err)
-	}
-	p.session = s
+	p := dialWith(t, name, (&net.Dialer{}).DialContext, addrs...)
+	p.register()
 	return p
 }
 
-func dial(t *testing.T, name string, addrs ...string) *person {
+func (p *person) register() {
+	p.t.Helper()
+	s, err := p.Register(ctxFor(p.t), p.name, password)
+	if err != nil {
+		p.t.Fatalf("%s registers: %v", p.name, err)
+	}
+	p.session = s
+}
+
+type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
+
+func dialWith(t *testing.T, name string, d dialer, addrs ...string) *person {
 	t.Helper()
-	c, err := future.Dial(ctxFor(t), addrs, future.WithBackoff(20*time.Millisecond, time.Second))
+	c, err := future.Dial(ctxFor(t), addrs, future.WithBackoff(20*time.Millisecond, time.Second), future.WithDialer(d))
 	if err != nil {
 		t.Fatalf("%s dials: %v", name, err)
 	}
@@ -262,5 +269,3 @@ func wantSame(t *testing.T, conversation string, people ...*person) {
 		}
 	}
 }
-
-var errTooMany = errors.New("too many failures")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	future "github.com/futurechat/future/clientsdk"
@@ -18,10 +19,10 @@ const manyMessages = 10_000
 // exchange has two people send n messages each, all at once, while carol logs in and out; halfway calls between.
 func exchange(t *testing.T, c *clustertest.Cluster, a, b *person, conversation string, n int, halfway func()) {
 	t.Helper()
-	half := make(chan struct{}, 2)
 	errs := make(chan error, 2)
+	var once sync.Once
 	for _, p := range []*person{a, b} {
-		go func() { errs <- sendMany(ctxFor(t), p, conversation, n, half) }()
+		go func() { errs <- sendMany(ctxFor(t), p, conversation, n, func() { once.Do(halfway) }) }()
 	}
 	stop, stopped := context.WithCancel(t.Context())
 	guest := make(chan struct{})
@@ -29,8 +30,6 @@ func exchange(t *testing.T, c *clustertest.Cluster, a, b *person, conversation s
 		defer close(guest)
 		comeAndGo(stop, t, c.Nodes[len(c.Nodes)-1].Addr)
 	}()
-	<-half
-	halfway()
 	for range 2 {
 		if err := <-errs; err != nil {
 			t.Error(err)
@@ -40,22 +39,36 @@ func exchange(t *testing.T, c *clustertest.Cluster, a, b *person, conversation s
 	<-guest
 }
 
+// window is how many of a person's messages may await their acknowledgement; the SDK's own bound is above it.
+const window = 500
+
 // sendMany sends texts numbered from 1 and waits until all are acknowledged.
-func sendMany(ctx context.Context, p *person, conversation string, n int, half chan<- struct{}) error {
+func sendMany(ctx context.Context, p *person, conversation string, n int, half func()) error {
 	pending := make([]*future.Pending, 0, n)
+	acknowledged := func(i int) error {
+		if _, err := pending[i].Wait(ctx); err != nil {
+			return fmt.Errorf("%s's message %d: %w", p.name, i+1, err)
+		}
+		return nil
+	}
 	for i := range n {
 		s, err := p.SendAsync(conversation, fmt.Sprintf("%s %d", p.name, i+1))
 		if err != nil {
 			return fmt.Errorf("%s sends %d: %w", p.name, i+1, err)
 		}
 		pending = append(pending, s)
+		if i >= window {
+			if err := acknowledged(i - window); err != nil {
+				return err
+			}
+		}
 		if i == n/2 {
-			half <- struct{}{}
+			half()
 		}
 	}
-	for i, s := range pending {
-		if _, err := s.Wait(ctx); err != nil {
-			return fmt.Errorf("%s's message %d: %w", p.name, i+1, err)
+	for i := max(0, n-window); i < n; i++ {
+		if err := acknowledged(i); err != nil {
+			return err
 		}
 	}
 	return nil

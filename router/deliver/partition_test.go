@@ -2,12 +2,10 @@ package deliver_test
 
 import (
 	"errors"
-	"strings"
 	"testing"
 	"time"
 
 	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
-	"github.com/futurechat/future/router/chat"
 	"github.com/futurechat/future/router/deliver"
 	"github.com/futurechat/future/router/eventlog"
 	"github.com/futurechat/future/router/peer"
@@ -287,10 +285,10 @@ func TestPartition_WindowIsFilledInOrderAfterARestart(t *testing.T) {
 	r := newRig(t, func(c *deliver.Config) { c.Window = 4 })
 	r.step(records(t, d(0), d(1), d(2), d(3), d(4), d(5), d(6)), "append 0 1 2 3 4 5 6")
 	r.step(deliver.Appended{Prevs: make([]presence.Prev, 7), Epoch: "e2"}, "restart 0")
-	for o := range int64(9) {
+	for o := range int64(5) {
 		r.take(d(o), "e2")
 	}
-	r.step(records(t, resent(9, 0, 5)), "refill 0-5") // it has 5 to 8
+	r.step(records(t, resent(5, 0, 2)), "refill 0-1") // it has 1 to 4
 }
 
 func TestPartition_SilentNodeIsSkipped_AndNoticesTheHole(t *testing.T) {
@@ -587,25 +585,4 @@ func TestPartition_ReleaseFinishesCommitsAndEnds(t *testing.T) {
 		r.step(deliver.Release{})
 		r.step(deliver.Leased{Until: r.now}, "lost lease")
 	})
-}
-
-func TestPushRecord_HasIdsAndNoText(t *testing.T) {
-	in := deliver.PushRecord{Conversation: "d:7:9", Seq: seq(43), Sender: 7, ClientMsgID: messageID(1), TimeMs: 5, Users: []deliver.UserID{9}}
-	e, err := in.Entry(4)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const want = `{"conversation":"d:7:9","seq":"281474976710699","sender":"7","client_msg_id":"0192f0c1-0000-7000-8000-000000000001","time_ms":5,"users":["9"]}`
-	if string(e.Value) != want || e.Topic != chat.TopicPush || string(e.Key) != "d:7:9" || e.Partition != eventlog.PartitionOf("d:7:9", 4) {
-		t.Fatalf("entry is %+v, value %s", e, e.Value)
-	}
-	out, err := deliver.ParsePush(e.Value)
-	if err != nil || out.Seq != in.Seq || out.Sender != 7 || out.Users[0] != 9 {
-		t.Fatalf("parsed %+v, %v", out, err)
-	}
-	for _, bad := range []string{``, `{"users":["x"]}`, strings.Replace(want, `"9"]`, `9]`, 1)} {
-		if _, err := deliver.ParsePush([]byte(bad)); !errors.Is(err, chat.ErrBadRecord) {
-			t.Errorf("%s gave %v", bad, err)
-		}
-	}
 }

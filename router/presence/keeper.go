@@ -242,7 +242,7 @@ func (k *Keeper) suspend() {
 	k.epochID, k.epochAt = 0, time.Time{}
 	k.flight, k.dirty, k.again, k.compares = nil, nil, nil, nil
 	for at := k.rotation.Front(); at != nil; at = at.Next() {
-		s := at.Value.(*kept) //nolint:errcheck // nothing else is in this list
+		s := at.Value.(*kept)
 		s.flying, s.changed, s.queued, s.comparing = false, false, false, false
 		s.written, s.sent, s.unsure = false, false, false
 		s.compare = s.compare || s.told
@@ -289,7 +289,7 @@ func (k *Keeper) rewriteShare() {
 	for range n {
 		at := k.rotation.Front()
 		k.rotation.MoveToBack(at)
-		k.mark(at.Value.(*kept)) //nolint:errcheck // nothing else is in this list
+		k.mark(at.Value.(*kept))
 	}
 }
 
@@ -309,7 +309,7 @@ func (k *Keeper) epochAnswered(now time.Time, e EpochAnswered) {
 		return
 	}
 	for at := k.rotation.Front(); at != nil; at = at.Next() {
-		s := at.Value.(*kept) //nolint:errcheck // nothing else is in this list
+		s := at.Value.(*kept)
 		s.compare = s.compare || s.told
 		k.mark(s)
 	}

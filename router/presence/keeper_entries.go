@@ -214,7 +214,7 @@ func (k *Keeper) shutdown() {
 	}
 	k.stopping = true
 	for at := k.rotation.Front(); at != nil; at = k.rotation.Front() {
-		k.remove(at.Value.(*kept)) //nolint:errcheck // nothing else is in this list
+		k.remove(at.Value.(*kept))
 	}
 	k.waiting, k.compares, k.again = nil, nil, nil
 	k.writeAt = time.Time{}

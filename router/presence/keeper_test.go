@@ -492,3 +492,74 @@ func sorted(set map[uint64]bool) []uint64 {
 	slices.SortFunc(all, cmp.Compare)
 	return all
 }
+
+// steps drives a Keeper by hand: each call gives its effects as text.
+type steps struct {
+	t   *testing.T
+	k   *presence.Keeper
+	now time.Time
+}
+
+func newSteps(t *testing.T) *steps {
+	s := &steps{t, presence.NewKeeper(presence.KeeperOptions{NewIncarnation: func() string { return "inc" }}), time.Unix(1e9, 0)}
+	s.want(presence.Tick{}, "{1 inc 10s}")
+	s.want(presence.LeaseAnswered{ID: 1, Held: true}, "{inc}", "{2}")
+	s.want(presence.EpochAnswered{ID: 2, Epoch: "e1"})
+	return s
+}
+
+func (s *steps) want(e presence.Event, effects ...string) {
+	s.t.Helper()
+	var got []string
+	for _, effect := range s.k.Step(s.now, e) {
+		got = append(got, fmt.Sprint(effect))
+	}
+	if !slices.Equal(got, effects) {
+		s.t.Fatalf("%#v has effects %q, want %q", e, got, effects)
+	}
+}
+
+func TestKeeper_UnregisterOvertakesNoRegister(t *testing.T) {
+	s := newSteps(t)
+	s.want(presence.Register{Connection: 1, User: 7}, "{3 [{7 {inc 1  }}] []}")
+	s.want(presence.Unregister{Connection: 1})
+	s.want(presence.Register{Connection: 2, User: 8})
+	s.want(presence.Unregister{Connection: 2}) // not written yet: nothing to be removed
+	s.want(presence.EntriesWritten{ID: 3, Added: []bool{true}}, "{4 [] [{7 {inc 1  }}]}")
+	s.want(presence.EntriesWritten{ID: 3, Added: []bool{true}})
+	s.want(presence.EntriesWritten{ID: 4})
+}
+
+func TestKeeper_EpochChangesDuringWrite_ComparesAfterTheNext(t *testing.T) {
+	s := newSteps(t)
+	s.want(presence.Register{Connection: 1, User: 7}, "{3 [{7 {inc 1  }}] []}")
+	s.want(presence.EntriesWritten{ID: 3, Added: []bool{true}}, "{1 false}")
+	s.now = s.now.Add(3 * time.Second)
+	s.want(presence.Tick{}, "{4 inc 10s}")
+	s.want(presence.LeaseAnswered{ID: 4, Held: true}, "{5}", "{6 [{7 {inc 1  }}] []}")
+	s.want(presence.EpochAnswered{ID: 5, Epoch: "e2"})
+	s.want(presence.EntriesWritten{ID: 6, Added: []bool{false}}, "{7 [{7 {inc 1  }}] []}")
+	s.want(presence.EntriesWritten{ID: 7, Added: []bool{true}}, "{[1]}")
+}
+
+func TestKeeper_LostAnswerMayHideALoss_Compares(t *testing.T) {
+	s := newSteps(t)
+	s.want(presence.Register{Connection: 1, User: 7}, "{3 [{7 {inc 1  }}] []}")
+	s.want(presence.EntriesWritten{ID: 3, Added: []bool{true}}, "{1 false}")
+	s.now = s.now.Add(3 * time.Second)
+	s.want(presence.Tick{}, "{4 inc 10s}")
+	s.want(presence.LeaseAnswered{ID: 4, Held: true}, "{5}", "{6 [{7 {inc 1  }}] []}")
+	s.want(presence.EntriesWritten{ID: 6, Err: errLost})
+	s.now = s.now.Add(500 * time.Millisecond)
+	s.want(presence.Tick{}, "{7 [{7 {inc 1  }}] []}")
+	s.want(presence.EntriesWritten{ID: 7, Added: []bool{false}}, "{[1]}")
+}
+
+func TestKeeper_AnswersThatDoNotFit_AreErrors(t *testing.T) {
+	s := newSteps(t)
+	s.want(presence.Register{Connection: 1, User: 7}, "{3 [{7 {inc 1  }}] []}")
+	s.want(presence.EntriesWritten{ID: 3})
+	s.now = s.now.Add(500 * time.Millisecond)
+	s.want(presence.Tick{}, "{4 [{7 {inc 1  }}] []}")
+	s.want(presence.EntriesWritten{ID: 4, Added: []bool{false}}, "{1 false}")
+}

@@ -123,7 +123,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.state != notRun {
 		n.mu.Unlock()
 		cancel(nil)
-		return errors.New("presence: node has run before")
+		return errors.New("presence: node has run before, or was closed")
 	}
 	n.state, n.cancel = running, cancel
 	n.mu.Unlock()
@@ -144,8 +144,9 @@ func (n *Node) Run(ctx context.Context) error {
 func (n *Node) Close(ctx context.Context) error {
 	n.mu.Lock()
 	state, cancel := n.state, n.cancel
-	if state == notRun {
+	if state == notRun { // and never will
 		n.state = ended
+		close(n.done)
 	}
 	n.mu.Unlock()
 	if state == notRun {

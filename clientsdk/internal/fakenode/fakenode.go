@@ -30,19 +30,18 @@ type Node struct {
 	Hello      *pb.HelloResponse
 	Reads      map[string]uint64
 	Requests   []*pb.Envelope
-	dials      int
-	// on sees every request first; true: it was dealt with.
+	// On sees every request first; true: it was dealt with.
 	On func(s *Session, e *pb.Envelope) bool
-	// onAccept may keep a connection for itself.
-	onAccept func(c net.Conn) bool
 }
 
+// Session is one connection.
 type Session struct {
 	node    *Node
 	Conn    net.Conn
 	Account *pb.User
 }
 
+// Start starts a node that ends with the test.
 func Start(t testing.TB) *Node {
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it returns at once
 	if err != nil {
@@ -64,9 +63,10 @@ func Start(t testing.TB) *Node {
 	return n
 }
 
+// Addr is where it listens.
 func (n *Node) Addr() string { return n.listener.Addr().String() }
 
-// user makes an account; ids count from 1.
+// User makes an account; ids count from 1.
 func (n *Node) User(name string) *pb.User {
 	u := &pb.User{Id: fmt.Sprint(len(n.users) + 1), Name: name}
 	n.users[name] = u
@@ -81,19 +81,14 @@ func (n *Node) accept() {
 			return
 		}
 		n.Lock()
-		n.dials++
-		take := n.onAccept
 		s := &Session{node: n, Conn: c}
 		n.Sessions = append(n.Sessions, s)
 		n.Unlock()
-		if take != nil && take(c) {
-			continue
-		}
 		n.wait.Go(s.serve)
 	}
 }
 
-// kill ends all connections.
+// Kill ends all connections.
 func (n *Node) Kill() {
 	n.Lock()
 	defer n.Unlock()
@@ -130,7 +125,7 @@ func (s *Session) serve() {
 	}
 }
 
-// write sends a frame; a client that is gone is noticed by reading.
+// Write sends a frame; a client that is gone is noticed by reading.
 func (s *Session) Write(e *pb.Envelope) {
 	b, err := wire.AppendFrame(nil, e)
 	if err != nil {
@@ -141,10 +136,12 @@ func (s *Session) Write(e *pb.Envelope) {
 	_, _ = s.Conn.Write(b)
 }
 
+// Fail answers an error.
 func (s *Session) Fail(e *pb.Envelope, err *wire.Error) {
 	s.Write(&pb.Envelope{Id: e.GetId(), Body: &pb.Envelope_Error{Error: err.Proto()}})
 }
 
+// Close ends the connection with a reason.
 func (s *Session) Close(reason pb.Closing_Reason, retry time.Duration) {
 	s.Write(&pb.Envelope{Body: &pb.Envelope_Closing{Closing: &pb.Closing{Reason: reason, RetryAfterMs: uint32(retry.Milliseconds())}}})
 	_ = s.Conn.Close()
@@ -237,7 +234,7 @@ func (s *Session) send(e *pb.Envelope, r *pb.SendRequest) {
 	s.Write(&pb.Envelope{Id: e.GetId(), Body: &pb.Envelope_Sent{Sent: &pb.SendResponse{ClientMsgId: m.ClientMsgId, Seq: m.Seq, TimeMs: m.TimeMs}}})
 }
 
-// append stores a message and delivers it to all sessions, with the node's lock.
+// Append stores a message and delivers it to all sessions, with the node's lock.
 func (n *Node) Append(conv string, from *pb.User, id string, p *pb.Payload) *pb.Message {
 	n.Seq += 2
 	m := &pb.Message{Conversation: conv, Seq: n.Seq, PrevKnown: true, Sender: from, ClientMsgId: id, TimeMs: 1_700_000_000_000, Payload: p}
@@ -254,7 +251,7 @@ func (n *Node) Append(conv string, from *pb.User, id string, p *pb.Payload) *pb.
 	return m
 }
 
-// say is a message of bob's.
+// Say is a message of bob's.
 func (n *Node) Say(text string) {
 	n.Lock()
 	defer n.Unlock()
@@ -284,7 +281,7 @@ func (s *Session) history(e *pb.Envelope, r *pb.HistoryRequest) {
 	s.Write(&pb.Envelope{Id: e.GetId(), Body: &pb.Envelope_HistoryPage{HistoryPage: out}})
 }
 
-// seen are the requests so far for which f holds.
+// Seen are the requests so far for which f holds.
 func (n *Node) Seen(f func(*pb.Envelope) bool) (out []*pb.Envelope) {
 	n.Lock()
 	defer n.Unlock()
@@ -296,6 +293,7 @@ func (n *Node) Seen(f func(*pb.Envelope) bool) (out []*pb.Envelope) {
 	return out
 }
 
+// Set changes what the lock guards.
 func (n *Node) Set(f func()) {
 	n.Lock()
 	defer n.Unlock()

@@ -229,7 +229,6 @@ func (s suite) unreadRandom(t *testing.T) {
 			offset += 1 + random.Int64N(2)
 			batch = append(batch, Message("d:1:2", 1+random.Int64N(2), offset, "x"))
 		}
-		offset++
 		f.write(0, batch...)
 		all = append(all, batch...)
 		offset = f.due(0)

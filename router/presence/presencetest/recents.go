@@ -128,6 +128,13 @@ func (s suite) rebuild(t *testing.T) {
 	f.wantPrevs(f.append(10, messages(conv, 11, 12)...), unknown, known(11))
 	f.wantPrevs(f.append(10, messages(conv, 26, 31)...), known(12), known(26), known(27), known(28), known(29), known(30))
 	f.wantPage(f.page(conv, 0, 0, 50, true), conv, 11, 31, 11, 12, 26, 27, 28, 29, 30, 31)
+	// One that overlaps it from below, of one that was paused, takes nothing away from it.
+	f.LoseRecents(t, conv)
+	f.append(10, message(conv, 30))
+	f.append(10, messages(conv, 11, 14)...)
+	f.wantPrevs(f.append(9, messages(conv, 8, 12)...), unknown, known(8), known(9), known(10), known(11))
+	f.wantPrevs(f.append(10, message(conv, 15), message(conv, 30)), known(14), known(15))
+	f.wantPage(f.page(conv, 0, 0, 50, true), conv, 8, 30, 8, 9, 10, 11, 12, 13, 14, 15, 30)
 	// Reached exactly, by a run that begins with the lowest.
 	f.LoseRecents(t, conv)
 	f.append(10, messages(conv, 30, 31)...)

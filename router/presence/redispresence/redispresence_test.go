@@ -322,7 +322,7 @@ func TestSilentServer_IsUnavailableInTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // ends the test
+	defer l.Close()
 	s := open(t, Options{Addrs: []string{l.Addr().String()}, DialTimeout: 50 * time.Millisecond, Timeout: 50 * time.Millisecond})
 	began := time.Now()
 	if _, err := s.Epoch(t.Context()); !errors.Is(err, presence.ErrUnavailable) {
