@@ -98,12 +98,12 @@ func runFloor(ctx context.Context, args []string, out, errs io.Writer) error {
 	r.finish(outcome, err)
 
 	var printed bytes.Buffer
-	print := r.table
+	write := r.table
 	if f.json {
-		print = r.objects
+		write = r.objects
 	}
 	if len(outcome.Rows) > 0 {
-		err = errors.Join(err, print(&printed))
+		err = errors.Join(err, write(&printed))
 	}
 	r.Output = printed.String()
 	if _, failed := out.Write(printed.Bytes()); failed != nil {

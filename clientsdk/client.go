@@ -150,13 +150,6 @@ func (c *Client) AnswerFriend(ctx context.Context, name string, accept bool) err
 	}})
 }
 
-// RemoveFriend ends a friendship.
-func (c *Client) RemoveFriend(ctx context.Context, name string) error {
-	return c.do(ctx, "remove friend", &pb.Envelope{Body: &pb.Envelope_RemoveFriend{
-		RemoveFriend: &pb.RemoveFriendRequest{Name: name},
-	}})
-}
-
 func (c *Client) do(ctx context.Context, op string, e *pb.Envelope) error {
 	if _, err := c.loop.call(ctx, e, callOnce); err != nil {
 		return fmt.Errorf("%s: %w", op, err)
@@ -191,11 +184,12 @@ func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
 	return out, nil
 }
 
-// MarkRead says that the account has read everything in a conversation up to seq.
+// MarkRead says that the account has read everything in a conversation up to seq. A message that came this moment may have to be
+// stored first: that is waited for.
 func (c *Client) MarkRead(ctx context.Context, conversation string, seq uint64) error {
 	_, err := c.loop.call(ctx, &pb.Envelope{Body: &pb.Envelope_Read{
 		Read: &pb.ReadRequest{Conversation: conversation, Seq: seq},
-	}}, callAgain)
+	}}, callPatient)
 	if err != nil {
 		return fmt.Errorf("mark read: %w", err)
 	}

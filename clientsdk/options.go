@@ -81,7 +81,7 @@ func (o *options) check() error {
 		errs = append(errs, errors.New("outbox and event buffer must be at least 1, the frame limit at least 1024"))
 	}
 	if o.backoffMin <= 0 || o.backoffMax < o.backoffMin || o.timeout <= 0 {
-		errs = append(errs, errors.New("back-off and time limit must be above 0"))
+		errs = append(errs, errors.New("back-off and time limit must be above 0, and the longest back-off not below the shortest"))
 	}
 	if o.logger == nil || o.dial == nil || o.clock == nil {
 		errs = append(errs, errors.New("logger, dialer and clock must not be nil"))

@@ -20,21 +20,36 @@ type Client struct {
 
 	// Owned by whoever runs events (see post).
 	session *session.Session
-	closed  bool
 
 	mu      sync.Mutex
 	events  []session.Event
 	running bool
+	closed  bool
 	// Set when a log-in succeeds, before the session lives.
 	who    chat.Session
 	behind bool // a delivery found no room: the client must compare heads once there is some
+	untold bool // so did the word to compare
 }
+
+const (
+	// turn is how many events one goroutine runs before another takes over: it may be an event loop, or bring messages for others.
+	turn = 64
+	// backlog is how many events may wait when a frame comes. Only who sends faster than answers can be written has more.
+	backlog = 1024
+)
 
 // Frame takes a frame's payload from the gate. It is not kept.
 func (c *Client) Frame(payload []byte) {
 	e, err := wire.Decode(payload)
 	if err != nil {
 		c.close(pb.Closing_REASON_MALFORMED)
+		return
+	}
+	c.mu.Lock()
+	flooded := len(c.events) >= backlog
+	c.mu.Unlock()
+	if flooded {
+		c.close(pb.Closing_REASON_OVERLOADED)
 		return
 	}
 	c.post(session.Received{Envelope: e})
@@ -49,12 +64,12 @@ func (c *Client) Closed() {
 // Drained says that a connection which had no room for a frame has taken all that was queued.
 func (c *Client) Drained() {
 	c.mu.Lock()
-	behind := c.behind
-	c.behind = false
+	behind, untold := c.behind, c.untold
+	c.behind, c.untold = false, false
 	c.mu.Unlock()
 	if behind {
 		c.node.metrics.compares.Inc()
-		c.post(session.Compare{})
+		c.post(session.Compare{Untold: untold})
 	}
 }
 
@@ -68,7 +83,18 @@ func (c *Client) post(e session.Event) {
 		return
 	}
 	c.running = true
-	for len(c.events) > 0 {
+	c.mu.Unlock()
+	c.work()
+}
+
+// work runs events, for whoever set running: all there are, or as many as one goroutine should if another can go on.
+func (c *Client) work() {
+	c.mu.Lock()
+	for n := 1; len(c.events) > 0; n++ {
+		if n > turn && c.node.relieve(c) {
+			c.mu.Unlock()
+			return
+		}
 		next := c.events[0]
 		c.events[0] = nil
 		c.events = c.events[1:]
@@ -112,6 +138,10 @@ func (c *Client) write(e *pb.Envelope) {
 		c.close(pb.Closing_REASON_OVERLOADED)
 		return
 	}
+	if e.GetCompareHeads() != nil {
+		_ = c.orLater(frame, true) // told when there is room
+		return
+	}
 	if err := c.conn.Send(frame); errors.Is(err, ErrSlow) {
 		// An answer cannot be left out, and its client takes none.
 		c.close(pb.Closing_REASON_SLOW_CONSUMER)
@@ -120,16 +150,30 @@ func (c *Client) write(e *pb.Envelope) {
 
 // forward leaves a delivery out when there is no room: the client fetches it when it has caught up.
 func (c *Client) forward(frame []byte) {
-	err := c.conn.Send(frame)
-	if err == nil {
+	switch err := c.orLater(frame, false); {
+	case err == nil:
 		c.node.metrics.delivered.Inc()
-		return
-	}
-	if errors.Is(err, ErrSlow) {
+	case errors.Is(err, ErrSlow):
 		c.node.metrics.leftOut.Inc()
+	}
+}
+
+// orLater sends a frame that may be left out for want of room: then Drained has the client compare heads. compare says that the
+// frame is that very word.
+func (c *Client) orLater(frame []byte, compare bool) error {
+	for {
+		err := c.conn.Send(frame)
+		if !errors.Is(err, ErrSlow) {
+			return err
+		}
 		c.mu.Lock()
-		c.behind = true
+		noted := c.behind && (c.untold || !compare)
+		c.behind, c.untold = true, c.untold || compare
 		c.mu.Unlock()
+		if noted {
+			return err
+		}
+		// Drained may have come in between, and found nothing to do: only a refusal from now on is sure to be followed by it.
 	}
 }
 

@@ -70,7 +70,7 @@ type Log interface {
 	Append(e eventlog.Entry, done func(eventlog.Appended, error)) error
 }
 
-// Options for New. All but Logger and Registerer are required.
+// Options for New. All but Workers, Queue, Logger and Registerer are required.
 type Options struct {
 	Name    string
 	Cluster string
@@ -88,7 +88,7 @@ type Options struct {
 	Ping, Silence time.Duration
 	// MaxFrame is the longest frame in bytes that the gate takes.
 	MaxFrame int
-	// Workers run requests, Queue of them may wait.
+	// Workers run requests, Queue of them may wait. Defaults 64, 4096.
 	Workers, Queue int
 
 	Logger     *zap.Logger
@@ -103,12 +103,13 @@ type Node struct {
 	hello   session.Hello
 	work    chan job
 	entry   chan job // log-ins: they hash passwords, and must not hold up the rest
+	relief  chan *Client // whose events go on elsewhere (see Client.work)
 	workers sync.WaitGroup
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 
-	presence  Presence // set by Start
-	halted    atomic.Bool
+	presence Presence // set by Start
+	halted   atomic.Bool
 
 	mu      sync.RWMutex
 	clients map[uint64]*Client
@@ -147,7 +148,8 @@ func New(o Options) (*Node, error) {
 			Ping: o.Ping, Silence: o.Silence, RetryOnOverload: time.Second,
 		},
 		work: make(chan job, o.Queue), entry: make(chan job, o.Queue),
-		ctx: ctx, cancel: cancel,
+		relief: make(chan *Client, o.Queue),
+		ctx:    ctx, cancel: cancel,
 		clients: map[uint64]*Client{},
 		inbox:   deliver.NewInbox(),
 	}, nil
@@ -155,6 +157,30 @@ func New(o Options) (*Node, error) {
 
 // entryWorkers is how many log-ins run at a time. chat.Service bounds the hashing itself.
 const entryWorkers = 8
+
+// reliefWorkers run events of connections that have more of them than one turn; none of it waits for anything.
+const reliefWorkers = 2
+
+// relieve hands a client's events to another goroutine, if there is room. It is called with the client's lock held.
+func (n *Node) relieve(c *Client) bool {
+	select {
+	case n.relief <- c:
+		return true
+	default:
+		return false
+	}
+}
+
+func (n *Node) relieved() {
+	for {
+		select {
+		case c := <-n.relief:
+			c.work()
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
 
 // Start starts the workers. p is the node's presence, whose callbacks are the node's methods.
 func (n *Node) Start(p Presence) {
@@ -164,6 +190,9 @@ func (n *Node) Start(p Presence) {
 	}
 	for range entryWorkers {
 		n.workers.Go(func() { n.serve(n.entry) })
+	}
+	for range reliefWorkers {
+		n.workers.Go(n.relieved)
 	}
 }
 

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -285,5 +287,114 @@ func TestMalformedFrame_EndsTheConnection(t *testing.T) {
 	c.Frame([]byte{0xff, 0xff})
 	if conn.end != pb.Closing_REASON_MALFORMED || conn.got[0].GetClosing().GetReason() != pb.Closing_REASON_MALFORMED {
 		t.Errorf("closed with %v, told %v", conn.end, conn.got)
+	}
+}
+
+// drainingConn's queue empties, and Drained is called, just between a refusal and whatever its caller does about it.
+type drainingConn struct {
+	*fakeConn
+	drained func()
+}
+
+func (c *drainingConn) Send(frame []byte) error {
+	err := c.fakeConn.Send(frame)
+	if errors.Is(err, ErrSlow) && c.drained != nil {
+		c.mu.Lock()
+		c.room = 10
+		c.mu.Unlock()
+		c.drained()
+	}
+	return err
+}
+
+func TestSlowReader_ThatDrainsMeanwhile_MissesNothing(t *testing.T) {
+	r := newRig(t)
+	c, conn, user := r.enter(7, "alice")
+	conn.mu.Lock()
+	conn.room = 0
+	conn.mu.Unlock()
+	c.conn = &drainingConn{conn, c.Drained}
+	r.forward(1, peer.Recipient{User: user, Connection: 7}, 10)
+	conn.mu.Lock()
+	defer conn.mu.Unlock()
+	for _, e := range conn.got {
+		if delivered(10)(e) || e.GetCompareHeads() != nil {
+			return
+		}
+	}
+	t.Error("the message was left out, and the client never told to compare")
+}
+
+// The word to compare is no answer: a client without room for it is slow, not gone.
+func TestSlowReader_IsToldToCompareLater(t *testing.T) {
+	r := newRig(t)
+	c, conn, _ := r.enter(7, "alice")
+	conn.mu.Lock()
+	conn.room = 0
+	conn.mu.Unlock()
+	r.node.CompareAll()
+	conn.mu.Lock()
+	if conn.end != 0 {
+		t.Errorf("closed with %v", conn.end)
+	}
+	conn.room = 10
+	conn.mu.Unlock()
+	c.Drained()
+	conn.await(func(e *pb.Envelope) bool { return e.GetCompareHeads() != nil })
+}
+
+// Who sends without end must not keep the goroutine that happens to run his events: it brings messages for all others too.
+func TestFlood_DoesNotKeepWhoDelivers(t *testing.T) {
+	r := newRig(t)
+	c, _, user := r.enter(7, "alice")
+	frame, err := wire.AppendFrame(nil, &pb.Envelope{Id: 9, Body: &pb.Envelope_Ping{Ping: &pb.PingRequest{}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.conn = &noisyConn{fakeConn: newConn(7), hear: func() { // a ping comes for each that is answered
+		c.Frame(frame[wire.HeaderLen:])
+	}}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.forward(1, peer.Recipient{User: user, Connection: 7}, 10)
+	}()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		t.Error("the delivery does not return")
+	}
+	c.conn.(*noisyConn).quiet.Store(true)
+	<-done
+}
+
+type noisyConn struct {
+	*fakeConn
+	hear  func()
+	quiet atomic.Bool
+}
+
+func (c *noisyConn) Send([]byte) error {
+	if !c.quiet.Load() {
+		c.hear()
+	}
+	return nil
+}
+
+func TestFlood_IsBounded(t *testing.T) {
+	r := newRig(t)
+	c, conn, _ := r.enter(7, "alice")
+	frame, err := wire.AppendFrame(nil, &pb.Envelope{Id: 9, Body: &pb.Envelope_Ping{Ping: &pb.PingRequest{}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.mu.Lock()
+	c.running = true // somebody runs them, slowly
+	c.mu.Unlock()
+	for range 10 * backlog {
+		c.Frame(frame[wire.HeaderLen:])
+	}
+	if len(c.events) > backlog || conn.end != pb.Closing_REASON_OVERLOADED {
+		t.Errorf("%d events wait, closed with %v", len(c.events), conn.end)
 	}
 }

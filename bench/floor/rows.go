@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"text/tabwriter"
 )
 
@@ -23,6 +24,15 @@ type Row struct {
 	Note string `json:"note"`
 }
 
+func (r Row) against(baseline float64) Row {
+	r.Baseline = &baseline
+	if baseline > 0 {
+		ratio := r.Value / baseline
+		r.Ratio = &ratio
+	}
+	return r
+}
+
 func (r Row) atMost(goal float64) Row {
 	met := r.Value <= goal
 	r.Goal, r.GoalIs, r.Met = &goal, "at most", &met
@@ -40,9 +50,7 @@ func (f *floor) row(name, unit, part, figure, against string) Row {
 	ours, theirs := f.figures(part, product, figure), f.figures(part, baseline, figure)
 	r := Row{Row: name, Unit: unit, Value: median(ours), Note: "rounds " + rounds(ours)}
 	if len(theirs) > 0 {
-		b := median(theirs)
-		ratio := r.Value / b
-		r.Baseline, r.Ratio = &b, &ratio
+		r = r.against(median(theirs))
 		r.Note += "; baseline: " + against + ", rounds " + rounds(theirs)
 	}
 	return r
@@ -68,14 +76,11 @@ func median(values []float64) float64 {
 }
 
 func rounds(values []float64) string {
-	text := ""
+	all := make([]string, len(values))
 	for i, v := range values {
-		if i > 0 {
-			text += " "
-		}
-		text += number(v)
+		all[i] = number(v)
 	}
-	return text
+	return strings.Join(all, " ")
 }
 
 func number(v float64) string {
@@ -132,8 +137,7 @@ func (f *floor) historyRows() {
 	}
 	start := median(f.figures(partMemory, product, "rss_start_mib"))
 	r := f.row("history, memory in the end", "MiB", partMemory, "rss_end_mib", "")
-	ratio := r.Value / start
-	r.Baseline, r.Ratio = &start, &ratio
+	r = r.against(start)
 	r.Note = fmt.Sprintf("baseline: the same process' RSS when half of its first %d messages were stored; after %.0f messages; peak %s MiB",
 		f.HistoryMessages, median(f.figures(partMemory, product, "rows")), rounds(f.figures(partMemory, product, "rss_peak_mib")))
 	f.out.Rows = append(f.out.Rows, r.atMost(flat*start))

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/futurechat/future/clientsdk/wire/futurev1"
@@ -42,7 +43,7 @@ var (
 )
 
 func (e *Error) Error() string {
-	s := e.Code.String()[len("CODE_"):]
+	s := strings.TrimPrefix(e.Code.String(), "CODE_") // of a code from a later version the number
 	if e.Field != "" {
 		s += " " + e.Field
 	}

@@ -15,6 +15,10 @@
 //   - log_offsets: what is due in each partition, moved in the transaction that stores what was below. Moving it first also
 //     is the fence: it locks the row until the end, and matches nothing if another writer has moved it.
 //   - outbox: what was decided in a transaction and must still reach the log.
+//   - accounts, sessions, pairs: who people are, where they are logged in, and how two of them stand to each other; a pair that
+//     once met keeps its row, for its version.
+//   - log_state, router_epochs: which log the offsets above are of, and the number of each partition's newest router.
+//   - dead_records: records that are no message for the store, as they came.
 //
 // To be sharded later: messages, conversations and senders by conversation; cursors by user; pairs and outbox by pair. No
 // statement on the way of a message joins tables of different keys, nothing there has an auto-increment, and cursors are the

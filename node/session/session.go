@@ -5,7 +5,7 @@
 //   - what may be asked when: Hello, then a log-in, then the rest;
 //   - that requests run one at a time and in order, within a bounded queue (I7);
 //   - that a failed or unknown send holds back later ones to its conversation until it is resent (design.md, "Sending");
-//   - that the session is registered in presence before its heads are read (I4), and gets no message before it synced.
+//   - that the session is registered in presence before its heads are read (I4), and gets no message before that.
 //
 // Start reading at Step.
 package session
@@ -26,9 +26,11 @@ type Limits struct {
 	// InFlight is how many sends may await the log.
 	InFlight int
 	// Held is how many conversations may be held back by a failed send before the session is closed: a client that
-	// fails in so many must start afresh.
+	// fails in so many must start afresh. Of the sends themselves heldEach times as many may be held back, in all.
 	Held int
 }
+
+const heldEach = 8
 
 // DefaultLimits suit a person with a fast program.
 var DefaultLimits = Limits{Queue: 64, InFlight: 256, Held: 64}
@@ -62,12 +64,18 @@ type Session struct {
 	arrived uint64  // requests queued or refused so far
 	running request // the request that the shell runs, or zero
 	queue   []request
-	// session answers a log-in once presence has been written.
+	// entry answers a log-in once presence has been written.
 	entry *pb.Envelope
+	// compares: the client was told to compare all heads, and has not begun to: one more word would tell it nothing. Many
+	// partitions that change hands at once thus cost a session one comparison.
+	compares bool
 
 	sends map[sendKey]*send
-	// held is, per conversation, the sends that must be resent before anything that came later may go, oldest first.
-	held map[string][]held
+	// held is, per conversation, the sends that must be resent before anything that came later may go, oldest first. heldSends
+	// counts them; tooMany says that one more could not be remembered, so that the order is not kept any more.
+	held      map[string][]held
+	heldSends int
+	tooMany   bool
 }
 
 // request is a request and its place in the order in which they came.
@@ -126,8 +134,11 @@ type (
 	}
 	// Deliver is a message for this session, as an encoded frame.
 	Deliver struct{ Frame []byte }
-	// Compare tells that deliveries may have been missed. No conversations: any.
-	Compare struct{ Conversations []string }
+	// Compare tells that deliveries may have been missed. No conversations: any. Untold: the word for the last one found no room.
+	Compare struct {
+		Conversations []string
+		Untold        bool
+	}
 	// Ended is the end of the connection.
 	Ended struct{}
 )
@@ -156,7 +167,7 @@ type (
 	}
 	// Register writes presence for this connection, and answers Registered.
 	Register struct{ User int64 }
-	// Unregister removes presence for this connection. Check: written messages may not have reached the client.
+	// Unregister removes presence for this connection.
 	Unregister struct{ User int64 }
 	// Close ends the connection after what was written.
 	Close struct{ Reason pb.Closing_Reason }
@@ -190,7 +201,8 @@ func (s *Session) Step(now time.Time, e Event) []Effect {
 			return []Effect{Forward(e)}
 		}
 	case Compare:
-		if s.state == live {
+		if s.state == live && (!s.compares || e.Untold) {
+			s.compares = len(e.Conversations) == 0
 			return []Effect{Write{&pb.Envelope{Body: &pb.Envelope_CompareHeads{
 				CompareHeads: &pb.CompareHeads{Conversations: e.Conversations},
 			}}}}
@@ -280,6 +292,9 @@ func (s *Session) start(_ time.Time, e request) []Effect {
 			return out
 		}
 	}
+	if e.GetSync() != nil {
+		s.compares = false // what is missed from now on is not in this answer
+	}
 	s.running = e
 	return []Effect{Run{User: s.user, Request: e.Envelope}}
 }
@@ -298,8 +313,7 @@ func (s *Session) holdBack(e request, r *pb.SendRequest) ([]Effect, bool) {
 		return refuse(id, wire.Errorf(pb.Code_CODE_RETRY_IN_ORDER, "resend %s first: its outcome is not known", first)), true
 	}
 	if len(s.sends) >= s.limits.InFlight {
-		s.hold(key, e.arrival)
-		return refuse(id, s.overload("too many messages await the log")), true
+		return s.refuse(e, s.overload("too many messages await the log")), true
 	}
 	return nil, false
 }
@@ -325,13 +339,20 @@ func (s *Session) hold(key sendKey, arrival uint64) {
 	if slices.ContainsFunc(list, func(h held) bool { return h.id == key.id }) {
 		return
 	}
+	if s.heldSends >= heldEach*s.limits.Held {
+		s.tooMany = true
+		return
+	}
+	s.heldSends++
 	at, _ := slices.BinarySearchFunc(list, arrival, func(h held, a uint64) int { return cmp.Compare(h.arrival, a) })
 	s.held[key.conversation] = slices.Insert(list, at, held{key.id, arrival})
 }
 
 // free forgets that id was held back: it went through, or can never.
 func (s *Session) free(key sendKey) {
-	list := slices.DeleteFunc(s.held[key.conversation], func(h held) bool { return h.id == key.id })
+	was := s.held[key.conversation]
+	list := slices.DeleteFunc(was, func(h held) bool { return h.id == key.id })
+	s.heldSends -= len(was) - len(list)
 	if len(list) == 0 {
 		delete(s.held, key.conversation)
 		return
@@ -429,10 +450,7 @@ func (s *Session) settle(key sendKey, e Appended) []Effect {
 	for _, id := range sent.waiting {
 		out = append(out, refuse(id, e.Err)...)
 	}
-	if len(s.held) > s.limits.Held {
-		out = append(out, Close{pb.Closing_REASON_OVERLOADED})
-	}
-	return out
+	return append(out, s.overheld()...)
 }
 
 // refuse answers an error. A send that may be tried again holds back later ones to its conversation: else they would
@@ -447,10 +465,15 @@ func (s *Session) refuse(e request, err *wire.Error) []Effect {
 		}
 	}
 	out := refuse(e.GetId(), err)
-	if len(s.held) > s.limits.Held {
-		out = append(out, Close{pb.Closing_REASON_OVERLOADED})
+	return append(out, s.overheld()...)
+}
+
+// overheld ends a connection for which more would have to be held back than is allowed.
+func (s *Session) overheld() []Effect {
+	if s.tooMany || len(s.held) > s.limits.Held {
+		return []Effect{Close{pb.Closing_REASON_OVERLOADED}}
 	}
-	return out
+	return nil
 }
 
 func (s *Session) overload(message string) *wire.Error {

@@ -270,3 +270,33 @@ func TestR18_ARefusalDoesNotHoldBackWhatCameBefore(t *testing.T) {
 	s.step(send(8, b), "8:RETRY_IN_ORDER")
 	s.step(send(9, a), "run 9")
 }
+
+// Told to compare again before it has begun to, a client would do twice the work for one answer.
+func TestCompare_OnceUntilTheClientSyncs(t *testing.T) {
+	s := newScript(t, session.DefaultLimits)
+	s.enter()
+	s.step(session.Compare{Conversations: []string{"d:1:2"}}, "compare")
+	s.step(session.Compare{}, "compare")
+	s.step(session.Compare{})
+	s.step(session.Compare{Conversations: []string{"d:1:2"}})
+	s.step(friends(3), "run 3")
+	s.step(session.Received{Envelope: &pb.Envelope{Id: 4, Body: &pb.Envelope_Sync{Sync: &pb.SyncRequest{}}}})
+	s.step(session.Compare{})
+	s.step(ok(), "3:ok", "run 4")
+	s.step(session.Compare{}, "compare")
+	s.step(ok(), "4:ok")
+}
+
+// A client that sends on and on while nothing can be taken must not make the node remember all of it.
+func TestHeldSends_AreBounded(t *testing.T) {
+	s := session.New(session.Limits{Queue: 1, InFlight: 4, Held: 2}, session.Hello{RetryOnOverload: time.Second})
+	sc := &script{t, s}
+	sc.enter()
+	sc.step(friends(3), "run 3")
+	sc.step(friends(4))
+	const most = 16
+	for i := range uint64(most) {
+		sc.step(send(10+i, wire.NewMessageID()), wire.FormatID(int64(10+i))+":RATE_LIMITED")
+	}
+	sc.step(send(50, wire.NewMessageID()), "50:RATE_LIMITED", "close OVERLOADED")
+}

@@ -2,6 +2,17 @@
 // send into frames, and writes frames to them. A frame is a big-endian uint32
 // length followed by that many bytes. What a frame means is not its business.
 //
+// # What a handler may do
+//
+// A [Handler] runs on the goroutine of a loop, which thousands of connections
+// share. It may call every method of Conn, for any connection, and Gate.Push:
+// none of them blocks or calls the handler back before it returns. It may take a
+// lock that is held for a moment, and hand work to others over a channel that it
+// does not wait for. It must not wait: no I/O, no call to a database, no channel
+// that may be full, no [Gate.Close]. It must not keep a payload, nor change a
+// frame that was sent. A panic in it ends the process. Elsewhere, Conn's methods
+// and Push may be called from any goroutine at any time, after the end too.
+//
 // # Why it looks like this
 //
 // The package is the only importer of github.com/tidwall/evio (v1.0.8) and
@@ -31,7 +42,9 @@
 //     another goroutine may have been given the same number. The loop holds a
 //     few lower descriptors and releases them just before, so that a
 //     descriptor opened at that moment gets one of those. They also are what
-//     Serve needs to start again when the process has no descriptors left.
+//     Serve needs to start again when the process has no descriptors left. If
+//     a lower descriptor became free just while Serve began, its listener may
+//     have got it, and a window of about a microsecond remains at its end.
 //  7. Serve waits for the end of its loop on a condition that it may miss when
 //     the loop ends in its first moments. So a loop is never stopped younger
 //     than a small grace, and a loop that does not come up in time is reported

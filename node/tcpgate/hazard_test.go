@@ -173,35 +173,47 @@ func exhaustDescriptors(t *testing.T) (restore func()) {
 }
 
 // TestHazard6And7: a gate that is closed at once ends, and closes no descriptor
-// that someone else has opened meanwhile.
+// that someone else opens meanwhile.
 func TestHazard6And7_ListenThenClose_EndsAndClosesOnlyItsOwn(t *testing.T) {
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			runtime.Gosched()
-			if err := unix.Close(fd); err != nil {
-				t.Errorf("someone else's descriptor was closed: %v", err)
-				return
-			}
-		}
-	}()
 	for range 15 {
 		g := listen(t, newRecorder(), func(o *Options) { o.Loops = 2 })
+		for range 24 { // no gap is left below the listeners' descriptors
+			f, err := os.Open(os.DevNull)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+		}
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			openAndClose(t, stop)
+		}()
 		if err := g.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
+		close(stop)
+		<-stopped
 	}
-	close(stop)
-	<-stopped
+}
+
+// openAndClose always has a descriptor that is as new as can be.
+func openAndClose(t *testing.T, stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		runtime.Gosched()
+		if err := unix.Close(fd); err != nil {
+			t.Errorf("someone else's descriptor was closed: %v", err)
+			return
+		}
+	}
 }

@@ -26,10 +26,10 @@ const (
 
 func newMetrics(reg prometheus.Registerer, connections func() float64) (*metrics, error) {
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "gate", Name: name, Help: help})
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "future_gate", Name: name, Help: help})
 	}
 	byReason := func(name, help string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "gate", Name: name, Help: help}, []string{"reason"})
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "future_gate", Name: name, Help: help}, []string{"reason"})
 	}
 	m := &metrics{
 		refused:   byReason("connections_refused_total", "Connections closed as soon as they were accepted."),
@@ -47,7 +47,7 @@ func newMetrics(reg prometheus.Registerer, connections func() float64) (*metrics
 	}
 	for _, c := range []prometheus.Collector{
 		m.refused, m.closed, m.dropped, m.framesIn, m.bytesIn, m.framesOut, m.bytesOut, m.blocked, m.restarts,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "gate", Name: "connections", Help: "Open connections."}, connections),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "future_gate", Name: "connections", Help: "Open connections."}, connections),
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("tcpgate: metrics: %w", err)

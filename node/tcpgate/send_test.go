@@ -136,6 +136,56 @@ func TestSend_FromManyGoroutines_LosesAndReordersNothing(t *testing.T) {
 	wantCount(t, g.metrics.framesOut, senders*conns*frames)
 }
 
+// TestSend_EachWakesItsLoop: with no deadline to serve, only the wheel's slow
+// turn would find a frame whose wake-up was lost.
+func TestSend_EachWakesItsLoop(t *testing.T) {
+	r := newRecorder()
+	g := listen(t, r, func(o *Options) {
+		o.HelloTimeout, o.LoginTimeout, o.IdleTimeout, o.Linger = -1, -1, -1, 8*time.Second
+	})
+	const pairs, rounds = 4, 500
+	var clients [pairs]*net.TCPConn
+	for i := range clients {
+		clients[i] = dial(t, g)
+	}
+	lates := make(chan int, pairs)
+	for _, c := range r.waitConns(t, pairs) {
+		client := clients[0]
+		for _, candidate := range clients {
+			if candidate.LocalAddr().String() == c.RemoteAddr().String() {
+				client = candidate
+			}
+		}
+		go func() {
+			late := 0
+			for range rounds {
+				begin := time.Now()
+				if err := c.Send(frame("ping")); err != nil {
+					t.Error(err)
+				}
+				if _, err := readFrame(client); err != nil {
+					t.Error(err)
+				}
+				if time.Since(begin) > 400*time.Millisecond {
+					late++
+				}
+			}
+			lates <- late
+		}()
+	}
+	late := 0
+	for range pairs {
+		late += <-lates
+	}
+	// A busy machine may stop us for so long, but hardly often.
+	if late > 4 {
+		t.Errorf("%d of %d frames came only by chance", late, pairs*rounds)
+	}
+	for _, c := range clients {
+		c.Close()
+	}
+}
+
 // TestSend_WhileConnectionsComeAndGo is for the race detector: no write may meet
 // a descriptor that has become another connection's, whose client would see a
 // frame that is not its own.

@@ -63,7 +63,7 @@ func finalFrame(r tcpgate.CloseReason) []byte {
 		return node.FinalFrame(pb.Closing_REASON_TOO_LARGE)
 	case tcpgate.CloseIdle, tcpgate.CloseHelloTimeout, tcpgate.CloseLoginTimeout:
 		return node.FinalFrame(pb.Closing_REASON_SILENT)
-	case tcpgate.CloseShutdown, tcpgate.CloseLoopRestart:
+	case tcpgate.CloseShutdown:
 		return node.FinalFrame(pb.Closing_REASON_DRAINING)
 	}
 	return nil

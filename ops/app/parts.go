@@ -112,7 +112,13 @@ func (a *App) join() error {
 		return err
 	}
 	a.parts.members, a.gossipAddr = g, g.Addr()
-	a.life.add("gossip", g.Leave)
+	a.life.add("gossip", func(ctx context.Context) error {
+		if err := g.Leave(ctx); err != nil {
+			// The others find it out by themselves, if there still are any.
+			a.log.Warn("nobody heard that this process leaves", zap.Error(err))
+		}
+		return nil
+	})
 	return nil
 }
 

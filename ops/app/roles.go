@@ -56,7 +56,7 @@ func (a *App) startRoles(ctx context.Context) error {
 
 func (a *App) has(r cluster.Role) bool { return slices.Contains(a.roles, r) }
 
-// background runs work until stop is called, and fails the process if it ends with an error before.
+// run runs work in the background until stop is called, and fails the process if it ends with an error before.
 func (a *App) run(name string, work func(context.Context) error) (stop func(context.Context) error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	done := make(chan struct{})

@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -169,12 +170,8 @@ func quote(s string) string { return fmt.Sprintf("%q", s) }
 // Command is a chatd command of this cluster, not yet started.
 func (c *Cluster) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.bin, append([]string{name, "-config", c.config}, args...)...)
-	cmd.Env = os.Environ()
-	for i := len(cmd.Env) - 1; i >= 0; i-- { // the tests' own settings are not the product's
-		if strings.HasPrefix(cmd.Env[i], "FUTURE_") {
-			cmd.Env = append(cmd.Env[:i], cmd.Env[i+1:]...)
-		}
-	}
+	// The tests' own settings are not the product's.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "FUTURE_") })
 	cmd.Env = append(cmd.Env, c.opts.Env...)
 	return cmd
 }

@@ -204,7 +204,7 @@ func (c *Config) bind(fs *flag.FlagSet) []Setting {
 // ErrHelp is returned by Parse when help was asked for, and has been printed.
 var ErrHelp = flag.ErrHelp
 
-// Parse reads settings for a command from its arguments, the environment (env, as os.Environ gives it) and the file. extra, if
+// Parse reads settings for a command from its arguments, the process's environment and the file. extra, if
 // not nil, registers the command's own flags. usage goes before the list of flags that -h prints to out. Arguments that are
 // no flags are refused. cmd may be empty: all settings are listed.
 func (c *Config) Parse(cmd, usage string, args []string, out io.Writer, extra func(*flag.FlagSet)) error {
@@ -315,10 +315,10 @@ func (c *Config) Validate(cmd string) error {
 		bad("secret", "at least 16 bytes are wanted (or -secret-file FILE)")
 	}
 	if uses("kafka") && len(c.Kafka) == 0 {
-		bad("kafka", "no broker given")
+		bad("kafka", "no broker given: host:port, several separated by commas")
 	}
 	if uses("redis") && len(c.Redis) == 0 {
-		bad("redis", "no server given")
+		bad("redis", "no server given: host:port, several of a Redis Cluster separated by commas")
 	}
 	if uses("mysql") && c.MySQL == "" {
 		bad("mysql", "no DSN given: user:password@tcp(host:3306)/future")
@@ -342,7 +342,10 @@ func (c *Config) Validate(cmd string) error {
 		bad("loops", "%d: 1 to 1024 are allowed", c.Loops)
 	}
 	if c.MaxConns < 0 {
-		bad("max-conns", "%d is negative", c.MaxConns)
+		bad("max-conns", "%d: 0 or more are allowed", c.MaxConns)
+	}
+	if c.DrainTimeout < 0 {
+		bad("drain-timeout", "%v: 0s or more is allowed", c.DrainTimeout)
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
 		bad("log-level", "%q: debug, info, warn or error are allowed", c.LogLevel)

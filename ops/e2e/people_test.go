@@ -61,7 +61,7 @@ const password = "correct horse battery"
 // newPerson registers name at one of some nodes.
 func newPerson(t *testing.T, name string, addrs ...string) *person {
 	t.Helper()
-	p := dialWith(t, name, (&net.Dialer{}).DialContext, addrs...)
+	p := dialWith(t, name, directly, addrs...)
 	p.register()
 	return p
 }
@@ -74,6 +74,8 @@ func (p *person) register() {
 	}
 	p.session = s
 }
+
+var directly dialer = (&net.Dialer{}).DialContext
 
 type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 

@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -152,21 +154,27 @@ func TestR36_RouterKilledMidway_EveryMessageOnceInOrder(t *testing.T) {
 	wantStored(t, c, conversation, manyMessages+2)
 }
 
-// owner is the router that delivers a conversation's partition.
+// owner is the router that delivers a conversation's partition: the one that took it over last, by its log.
 func owner(t *testing.T, c *clustertest.Cluster, conversation string) *clustertest.Process {
 	t.Helper()
+	line := fmt.Sprintf(`"msg":"delivering a partition","partition":%d,`, eventlog.PartitionOf(conversation, 16))
 	var found *clustertest.Process
-	metric := fmt.Sprintf(`future_router_owned{partition="%d"} 1`, eventlog.PartitionOf(conversation, 16))
-	eventually(t, "a router that owns the conversation's partition", func() bool {
-		for _, r := range c.Routers {
-			m, err := r.Metrics(t.Context())
-			if err == nil && strings.Contains(m, metric) {
-				found = r
-				return true
+	var highest uint64
+	for _, r := range c.Routers {
+		b, err := os.ReadFile(r.LogFile)
+		must(t, err)
+		for text := range strings.Lines(string(b)) {
+			var said struct {
+				Epoch uint64 `json:"router_epoch"`
+			}
+			if strings.Contains(text, line) && json.Unmarshal([]byte(text), &said) == nil && said.Epoch > highest {
+				found, highest = r, said.Epoch
 			}
 		}
-		return false
-	})
+	}
+	if found == nil {
+		t.Fatal("no router delivers the conversation's partition")
+	}
 	return found
 }
 

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"os"
-	"sort"
 	"sync"
 	"time"
 
@@ -122,11 +121,6 @@ func (h *Health) serve(w http.ResponseWriter, _ *http.Request) {
 	if !ready {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	names := make([]string, 0, len(parts))
-	for n := range parts {
-		names = append(names, n)
-	}
-	sort.Strings(names)
 	_ = json.NewEncoder(w).Encode(struct { // whoever asked has gone
 		Ready bool              `json:"ready"`
 		Parts map[string]string `json:"parts"`

@@ -359,7 +359,10 @@ func TestIdleLinkIsClosedAndMadeAgain(t *testing.T) {
 	o.Lost = func(string) { t.Error("an idle link is not lost") }
 	s, p := startServer(t, serverOptions(n)), startPool(t, o)
 	waitUp(t, p, s.Addr())
-	n.waitFor(t, "idle link closed", func() bool { return len(n.lost) == 1 })
+	waitUntil(t, "idle link closed", func() bool { return testutil.ToFloat64(s.metrics.lost.WithLabelValues("gone")) == 1 })
+	if _, lost, _ := n.seen(); lost != 0 {
+		t.Error("the node was told of a loss: it would have all its sessions compare heads")
+	}
 	if o := get(t, send(p, s.Addr(), numbered(1), wait)); o.err != nil {
 		t.Fatalf("after idleness: %v", o.err)
 	}

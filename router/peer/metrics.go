@@ -15,7 +15,7 @@ type serverMetrics struct {
 	queued    prometheus.Gauge
 }
 
-// Reasons of peer_server_refused_total.
+// Reasons of future_peer_server_refused_total.
 const (
 	refusedHandshake = "handshake" // a stranger, or another cluster's member
 	refusedHello     = "hello"     // a member that did not say Hello
@@ -32,7 +32,7 @@ const (
 )
 
 func newServerMetrics(reg prometheus.Registerer) (*serverMetrics, error) {
-	const ns = "peer_server"
+	const ns = "future_peer_server"
 	m := &serverMetrics{
 		links:     prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "links", Help: "Links of members."}),
 		handshake: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "handshakes", Help: "Connections that have yet to prove that they are members'."}),
@@ -56,7 +56,7 @@ type poolMetrics struct {
 	duration prometheus.Histogram
 }
 
-// Results of peer_pool_forwards_total, kicks and dials.
+// Results of future_peer_pool_forwards_total, kicks_total and dials_total.
 const (
 	resultAnswered = "answered"
 	resultLost     = "lost"
@@ -69,7 +69,7 @@ const (
 )
 
 func newPoolMetrics(reg prometheus.Registerer) (*poolMetrics, error) {
-	const ns = "peer_pool"
+	const ns = "future_peer_pool"
 	m := &poolMetrics{
 		links:   prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "links", Help: "Links that are up."}),
 		dials:   byLabel(ns, "dials_total", "Tries to make a link.", "result"),

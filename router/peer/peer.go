@@ -89,6 +89,7 @@ type Handler interface {
 	// Forward must not block for long: the router waits. link is unique to the link it came over. f's slices may be kept.
 	Forward(link uint64, f Forward) Answer
 	Kick(k Kick)
-	// LinkLost says that nothing more comes over this link.
+	// LinkLost says that this link broke: nothing more comes over it, and something may have been on its way. A link that its
+	// dialer closed in order (TLS tells the two apart), having been idle, is not lost.
 	LinkLost(link uint64)
 }

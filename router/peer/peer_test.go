@@ -183,6 +183,17 @@ func waitUp(t testing.TB, p *Pool, addr string) {
 	}
 }
 
+// waitUntil waits for what nothing tells of.
+func waitUntil(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(wait); !ok(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("still waits for: %s", what)
+		}
+		<-time.After(2 * time.Millisecond)
+	}
+}
+
 func full() Forward {
 	return Forward{
 		Incarnation: "boot-1", Partition: 63, RouterEpoch: 1 << 40, Number: 1<<64 - 1,

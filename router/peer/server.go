@@ -211,7 +211,9 @@ func (s *Server) serve(raw net.Conn) {
 	s.metrics.links.Dec()
 	s.metrics.lost.WithLabelValues(lostReason(err)).Inc()
 	s.log.Info("peer link ended", zap.Uint64("link", l.id), zap.String("peer", peer), zap.Error(err))
-	s.o.Handler.LinkLost(l.id)
+	if !errors.Is(err, io.EOF) {
+		s.o.Handler.LinkLost(l.id)
+	}
 }
 
 // settle takes a connection out of the handshakes; false if it was evicted.

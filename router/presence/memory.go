@@ -116,28 +116,6 @@ func (m *Memory) LoseRecents(conversation string) {
 	delete(m.recents, conversation)
 }
 
-// LoseTail loses a conversation's newest messages, as a failover to a server that lagged behind does.
-func (m *Memory) LoseTail(conversation string, messages int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	r := m.recents[conversation]
-	if r == nil {
-		return
-	}
-	for ; messages > 0 && len(r.entries) > 0; messages-- {
-		last := len(r.entries) - 1
-		r.bytes -= len(r.entries[last].Message)
-		r.entries = r.entries[:last]
-	}
-}
-
-// LoseHeads loses a user's heads.
-func (m *Memory) LoseHeads(user int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.heads, user)
-}
-
 // Live gives all entries whose incarnation has its lease, in no order: for tests to look at.
 func (m *Memory) Live() []Entry {
 	m.mu.Lock()

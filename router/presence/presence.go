@@ -49,7 +49,8 @@ type Registry interface {
 	Epoch(ctx context.Context) (string, error)
 }
 
-// Leases are keys that their owner must renew. A lease name is one of IncarnationLease, PartitionLease or OutboxLease.
+// Leases are keys that their owner must renew. A lease name is one of IncarnationLease, PartitionLease and OutboxLease, or the
+// history consumer's own (history.LeaseName).
 type Leases interface {
 	// Acquire takes a lease if nobody has it, for ttl, with a value for others to read. If its owner has it already it is
 	// renewed. owner is unique to the taker.

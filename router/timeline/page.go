@@ -68,18 +68,36 @@ func (q query) answer(s stretch, partial bool) *pb.HistoryResponse {
 		}
 	}
 	more := partial || !q.forward && from > q.after
-	if len(in) > q.limit {
+	if n := q.fit(in); n < len(in) {
 		more = true
 		if q.forward {
-			in = in[:q.limit]
-			to = in[q.limit-1].GetSeq() + 1
+			in = in[:n]
+			to = in[n-1].GetSeq() + 1
 		} else {
-			in = in[len(in)-q.limit:]
+			in = in[len(in)-n:]
 			from = in[0].GetSeq() - 1
 		}
 	}
 	// The range between two neighbours has nothing in it, and is the least that can be said.
 	return &pb.HistoryResponse{Messages: in, CoversAfter: from, CoversBefore: max(to, from+1), More: more}
+}
+
+// maxPageBytes bounds the messages of a page, but for a single one, so that an answer fits in a frame of the usual limit.
+const maxPageBytes = wire.DefaultMaxFrame * 3 / 4
+
+// fit is how many of the messages, from the query's end on, one page takes: at least one.
+func (q query) fit(in []*pb.Message) int {
+	bytes := 0
+	for n := range min(len(in), q.limit) {
+		m := in[n]
+		if !q.forward {
+			m = in[len(in)-1-n]
+		}
+		if bytes += m.SizeVT(); bytes > maxPageBytes {
+			return max(n, 1)
+		}
+	}
+	return min(len(in), q.limit)
 }
 
 // page reads what a query asks for.

@@ -41,7 +41,7 @@ const (
 	Code_CODE_UNSUPPORTED Code = 2
 	// Hello must come first, or a log-in is needed before this request.
 	Code_CODE_NOT_LOGGED_IN Code = 3
-	// The frame is longer than HelloResponse.max_frame; the connection is closed after this.
+	// The message is larger than the log takes. (A frame over HelloResponse.max_frame ends the connection: REASON_TOO_LARGE.)
 	Code_CODE_TOO_LARGE Code = 4
 	// Unknown name or wrong password; which of the two is not told.
 	Code_CODE_BAD_CREDENTIALS Code = 5

@@ -8,7 +8,8 @@
 //
 //	epoch                          string. A random name, made by the first who finds none. No TTL.
 //	lease:<name>                   string "<owner>\n<value>", with the lease's TTL. Names: node:<incarnation>, with the incarnation as
-//	                               owner and the node's peer address as value; partition:<topic>:<number>; outbox.
+//	                               owner and the node's peer address as value; partition:<topic>:<number>;
+//	                               history:<topic>:<number>; outbox.
 //	presence:{u:<user>}            hash. Field "<incarnation>/<connection>", value the device's id. It counts only while
 //	                               lease:node:<incarnation> is there. TTL 1 h, renewed with each write; nodes write each entry again
 //	                               every 90 s.
