@@ -78,7 +78,16 @@ func (l *loop) answerEnter(c *call, e *pb.Envelope, err *wire.Error) {
 		c.reply <- reply{err: err}
 		return
 	}
-	c.reply <- reply{env: e}
+	l.entrants = append(l.entrants, func() { c.reply <- reply{env: e} })
+}
+
+// synced: the heads were asked for since the session was opened, or it is over. Only now is who waits for the session told:
+// so what he asks for from then on is not older than the position from which events come, and nothing falls between the two.
+func (l *loop) synced() {
+	for _, tell := range l.entrants {
+		tell()
+	}
+	l.entrants = nil
 }
 
 // entered: the connection has a session.
@@ -103,8 +112,8 @@ func (l *loop) entered(s *pb.SessionResponse, token string) error {
 	l.publish()
 	l.log.Info("session opened", "addr", l.link.addr, "node", clip(l.hello.GetNode(), maxNote), "user", user.ID, "degraded", s.GetDegraded())
 	l.setState(StateChange{State: Online, Addr: l.link.addr, Node: clip(l.hello.GetNode(), maxNote), Degraded: s.GetDegraded()})
+	l.entrants = append(l.entrants, func() { l.settled(nil) })
 	l.step(resume.Opened{User: user.ID, Cluster: clip(l.hello.GetCluster(), maxNote), Epoch: l.hello.GetEpoch()})
-	l.settled(nil)
 	return nil
 }
 

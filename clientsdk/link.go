@@ -226,6 +226,7 @@ func (l *loop) lost(err error, asked time.Duration) {
 	requests := l.requests
 	l.requests = map[uint64]*request{}
 	l.calls = 0
+	l.synced()
 	if lived {
 		l.stats.Lost++
 		l.step(resumeLost)

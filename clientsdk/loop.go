@@ -92,6 +92,7 @@ type loop struct {
 	pending  map[string]*Pending
 	senders  []*sender
 	drains   []chan struct{}
+	entrants []func() // who waits for a session that is open, until its heads were read
 
 	queue      []item
 	others     int // events in queue that are not messages

@@ -262,6 +262,7 @@ func (l *loop) answer(e *pb.Envelope) {
 		l.answerCall(r.call, e, err)
 	case forSync:
 		l.step(resume.Heads{Heads: e.GetHeads().GetHeads(), Err: err})
+		l.synced()
 	case forFetch:
 		l.step(resume.Page{Conversation: r.conversation, Page: e.GetHistoryPage(), Err: err})
 	case forSend:

@@ -133,6 +133,7 @@ func (l *loop) snapshot() Stats {
 // sender waits for room in the outbox.
 type sender struct {
 	message resume.Message
+	given   bool // its id is the program's: it may have been sent in another life of it
 	pending *Pending
 	reply   chan sendReply // has room for the one reply
 }
@@ -147,14 +148,15 @@ func (l *loop) send(ctx context.Context, conversation, text string, wait bool, o
 	for _, opt := range opts {
 		opt(&m)
 	}
-	if m.ID == "" {
+	given := m.ID != ""
+	if !given {
 		m.ID = wire.NewMessageID()
 	}
 	if err := wire.Validate(&pb.Envelope{Id: 1, Body: &pb.Envelope_Send{Send: sendRequest(m, false)}}); err != nil {
 		return nil, err
 	}
 	s := &sender{
-		message: m, reply: make(chan sendReply, 1), pending: &Pending{ID: m.ID, waits: wait, done: make(chan struct{})},
+		message: m, given: given, reply: make(chan sendReply, 1), pending: &Pending{ID: m.ID, waits: wait, done: make(chan struct{})},
 	}
 	if !l.post(func() { l.beginSend(s) }) {
 		return nil, ErrClosed
@@ -207,7 +209,7 @@ func (l *loop) admitSenders() {
 		}
 		l.pending[s.message.ID] = s.pending
 		s.reply <- sendReply{pending: s.pending}
-		l.step(resume.Submit{Message: s.message})
+		l.step(resume.Submit{Message: s.message, Written: s.given})
 	}
 }
 

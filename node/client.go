@@ -20,15 +20,18 @@ type Client struct {
 
 	// Owned by whoever runs events (see post).
 	session *session.Session
+	held    [][]byte     // answers that found no room, in order
+	next    *session.Run // what is to be run when they have gone, so that there are never many
 
 	mu      sync.Mutex
-	events  []session.Event
+	events  []session.Event // nil: there is room for what is held
 	running bool
 	closed  bool
 	// Set when a log-in succeeds, before the session lives.
 	who    chat.Session
 	behind bool // a delivery found no room: the client must compare heads once there is some
 	untold bool // so did the word to compare
+	stuck  bool // so did an answer
 }
 
 const (
@@ -36,6 +39,9 @@ const (
 	turn = 64
 	// backlog is how many events may wait when a frame comes. Only who sends faster than answers can be written has more.
 	backlog = 1024
+	// mostHeld is how many answers may find no room. While one waits no request is run, so these are few: of sends that the log
+	// has answered meanwhile, of pings, and refusals.
+	mostHeld = 512
 )
 
 // Frame takes a frame's payload from the gate. It is not kept.
@@ -64,9 +70,12 @@ func (c *Client) Closed() {
 // Drained says that a connection which had no room for a frame has taken all that was queued.
 func (c *Client) Drained() {
 	c.mu.Lock()
-	behind, untold := c.behind, c.untold
-	c.behind, c.untold = false, false
+	behind, untold, stuck := c.behind, c.untold, c.stuck
+	c.behind, c.untold, c.stuck = false, false, false
 	c.mu.Unlock()
+	if stuck {
+		c.post(nil)
+	}
 	if behind {
 		c.node.metrics.compares.Inc()
 		c.post(session.Compare{Untold: untold})
@@ -99,8 +108,12 @@ func (c *Client) work() {
 		c.events[0] = nil
 		c.events = c.events[1:]
 		c.mu.Unlock()
-		for _, effect := range c.session.Step(time.Now(), next) {
-			c.carryOut(effect)
+		if next == nil {
+			c.release()
+		} else {
+			for _, effect := range c.session.Step(time.Now(), next) {
+				c.carryOut(effect)
+			}
 		}
 		c.mu.Lock()
 	}
@@ -115,6 +128,10 @@ func (c *Client) carryOut(e session.Effect) {
 	case session.Forward:
 		c.forward(e.Frame)
 	case session.Run:
+		if len(c.held) > 0 {
+			c.next = &e
+			return
+		}
 		c.node.run(c, e)
 	case session.Register:
 		c.conn.LoggedIn()
@@ -138,19 +155,36 @@ func (c *Client) write(e *pb.Envelope) {
 		c.close(pb.Closing_REASON_OVERLOADED)
 		return
 	}
-	if e.GetCompareHeads() != nil {
-		_ = c.orLater(frame, true) // told when there is room
-		return
+	switch {
+	case e.GetCompareHeads() != nil:
+		_ = c.orLater(frame, c.noteUntold)
+	case len(c.held) > 0 || errors.Is(c.orLater(frame, c.noteStuck), ErrSlow):
+		// An answer cannot be left out. The connection is slow, which is no reason to end it: the gate does, if it takes nothing.
+		if c.held = append(c.held, frame); len(c.held) > mostHeld {
+			c.close(pb.Closing_REASON_SLOW_CONSUMER)
+		}
 	}
-	if err := c.conn.Send(frame); errors.Is(err, ErrSlow) {
-		// An answer cannot be left out, and its client takes none.
-		c.close(pb.Closing_REASON_SLOW_CONSUMER)
+}
+
+// release sends what is held, and goes on if that was all.
+func (c *Client) release() {
+	for len(c.held) > 0 {
+		if errors.Is(c.orLater(c.held[0], c.noteStuck), ErrSlow) {
+			return
+		}
+		c.held[0] = nil
+		c.held = c.held[1:]
+	}
+	c.held = nil
+	if next := c.next; next != nil {
+		c.next = nil
+		c.node.run(c, *next)
 	}
 }
 
 // forward leaves a delivery out when there is no room: the client fetches it when it has caught up.
 func (c *Client) forward(frame []byte) {
-	switch err := c.orLater(frame, false); {
+	switch err := c.orLater(frame, c.noteBehind); {
 	case err == nil:
 		c.node.metrics.delivered.Inc()
 	case errors.Is(err, ErrSlow):
@@ -158,23 +192,35 @@ func (c *Client) forward(frame []byte) {
 	}
 }
 
-// orLater sends a frame that may be left out for want of room: then Drained has the client compare heads. compare says that the
-// frame is that very word.
-func (c *Client) orLater(frame []byte, compare bool) error {
+// orLater sends a frame. If there is no room, note is called with the lock held to say what Drained is to do; it reports whether that
+// was known before.
+func (c *Client) orLater(frame []byte, note func() (known bool)) error {
 	for {
 		err := c.conn.Send(frame)
 		if !errors.Is(err, ErrSlow) {
 			return err
 		}
 		c.mu.Lock()
-		noted := c.behind && (c.untold || !compare)
-		c.behind, c.untold = true, c.untold || compare
+		known := note()
 		c.mu.Unlock()
-		if noted {
+		if known {
 			return err
 		}
 		// Drained may have come in between, and found nothing to do: only a refusal from now on is sure to be followed by it.
 	}
+}
+
+func (c *Client) noteStuck() (known bool)  { return set(&c.stuck) }
+func (c *Client) noteBehind() (known bool) { return set(&c.behind) }
+
+func (c *Client) noteUntold() (known bool) {
+	c.behind = true
+	return set(&c.untold)
+}
+
+func set(flag *bool) (known bool) {
+	known, *flag = *flag, true
+	return known
 }
 
 func (c *Client) close(reason pb.Closing_Reason) {

@@ -102,7 +102,7 @@ type Node struct {
 	metrics *metrics
 	hello   session.Hello
 	work    chan job
-	entry   chan job // log-ins: they hash passwords, and must not hold up the rest
+	entry   chan job     // log-ins: they hash passwords, and must not hold up the rest
 	relief  chan *Client // whose events go on elsewhere (see Client.work)
 	workers sync.WaitGroup
 	ctx     context.Context

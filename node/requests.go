@@ -153,7 +153,11 @@ func (n *Node) answer(ctx context.Context, c *Client, r session.Run) (session.Ev
 		}
 		return ok(), nil
 	case *pb.Envelope_Conversations:
-		list, err := s.Conversations(ctx, who.Account.ID)
+		heads, err := n.opts.Timeline.Heads(ctx, who.Account.ID)
+		if err != nil {
+			return nil, err
+		}
+		list, err := s.Conversations(ctx, who.Account.ID, heads)
 		if err != nil {
 			return nil, err
 		}

@@ -117,8 +117,11 @@ type (
 		Page         *pb.HistoryResponse
 		Err          *wire.Error
 	}
-	// Submit puts a message into the outbox.
-	Submit struct{ Message Message }
+	// Submit puts a message into the outbox. Written: it may have been written before, since its id is not new.
+	Submit struct {
+		Message Message
+		Written bool
+	}
 	// Answered answers Write; Err is set instead if it failed.
 	Answered struct {
 		Conversation, ID string
@@ -287,7 +290,7 @@ func (m *Machine) Step(now time.Time, e Event) []Effect {
 	case Lost:
 		m.lost()
 	case Submit:
-		m.submit(e.Message, false)
+		m.submit(e.Message, e.Written)
 	case Rejected:
 		m.rejected(e)
 	case Taken:

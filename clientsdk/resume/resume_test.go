@@ -122,6 +122,15 @@ func TestEpoch_PositionsAreForgotten(t *testing.T) {
 	}
 }
 
+// A program with an outbox of its own sends what an earlier life of it may have sent: a node must look for it.
+func TestSubmit_WhatHasAnIDAlreadyIsAResend(t *testing.T) {
+	m, now := started()
+	out := m.Step(now, resume.Submit{Message: resume.Message{Conversation: "d:1:2", ID: "a", Payload: text("x")}, Written: true})
+	if w, ok := out[0].(resume.Write); !ok || !w.Resend {
+		t.Fatalf("%#v", out)
+	}
+}
+
 func TestAccount_AnothersOutboxIsNotSent(t *testing.T) {
 	m, now := started()
 	m.Step(now, resume.Lost{})

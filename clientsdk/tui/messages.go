@@ -13,6 +13,8 @@ import (
 func (t *terminal) welcome(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	// The friends after the conversations: what a conversation's newest message told of them shows in the list then.
+	list, listErr := t.client.Conversations(ctx)
 	if err := t.loadFriends(ctx); err != nil {
 		t.say("your friends cannot be had now: %s", explain(err))
 		return
@@ -26,7 +28,7 @@ func (t *terminal) welcome(ctx context.Context) {
 			t.say("%s asks to be friends: %s /accept %s or /reject %s", visible(f.User.Name), quote(f.Greeting), visible(f.User.Name), visible(f.User.Name))
 		}
 	}
-	if list, err := t.client.Conversations(ctx); err == nil {
+	if listErr == nil {
 		for _, c := range list {
 			if c.Last != nil {
 				t.told[c.ID] = c.Last.Seq // the SDK brings again what was missed

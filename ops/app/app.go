@@ -25,6 +25,7 @@ type App struct {
 	cfg      *config.Config
 	version  string
 	roles    []cluster.Role
+	dev      bool // this process is the whole cluster
 	self     cluster.Member
 	log      *zap.Logger
 	registry *prometheus.Registry
@@ -69,6 +70,7 @@ func StartDev(ctx context.Context, cfg *config.Config, version string) (*App, er
 	if err != nil {
 		return nil, err
 	}
+	a.dev = true
 	if err := a.startDev(ctx); err != nil {
 		return nil, errors.Join(err, a.stop())
 	}

@@ -100,7 +100,7 @@ func (a *App) openParts(ctx context.Context) error {
 // join makes the process a member of the cluster, which dev is alone. It comes after the peer address is known.
 func (a *App) join() error {
 	a.self.Peer = a.peerAddr
-	if a.alone() {
+	if a.dev {
 		a.parts.members = cluster.NewStatic(a.self)
 		return nil
 	}
@@ -121,9 +121,6 @@ func (a *App) join() error {
 	})
 	return nil
 }
-
-// alone reports whether this process is the whole cluster.
-func (a *App) alone() bool { return len(a.roles) > 1 }
 
 // checkTopic reads what is remembered of the log and compares it with the log itself.
 func (a *App) checkTopic(ctx context.Context) error {

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -84,7 +81,7 @@ func (a *App) startHistory() error {
 	o := history.Options{
 		Log: a.parts.log, Store: a.parts.store, Logger: a.log.Named("history"), Registerer: a.registry,
 	}
-	if !a.alone() {
+	if !a.dev {
 		o.Leases, o.Owner = a.parts.presence, a.self.ID
 		o.Wants = func(partition int32) bool {
 			members, _ := a.parts.members.Members()
@@ -148,7 +145,7 @@ func (a *App) newNode() (*nodeRole, error) {
 	var err error
 	if n.outbox, err = outbox.New(outbox.Options{
 		Store: p.store, Log: p.log, Partitions: p.topic.Partitions, Leases: p.presence, Owner: a.self.ID,
-		Logger: a.log.Named("outbox"), Registerer: a.registry, Failpoint: failpoint(),
+		Logger: a.log.Named("outbox"), Registerer: a.registry, Failpoint: failpoint,
 	}); err != nil {
 		return nil, err
 	}
@@ -217,14 +214,14 @@ func (a *App) startNode(n *nodeRole) error {
 		}
 	})
 	a.life.add("gate watch", watch)
-	a.life.add("log watch", a.run("log watch", a.watchLog(n.node)))
+	a.life.add("log watch", a.run("log watch", a.watchLog(n)))
 	a.health.Set(string(cluster.RoleNode), "")
 	return nil
 }
 
 // watchLog looks now and then whether the log still is the one that is known. If not, nothing more may go into it: the positions
 // of what was would be given to other messages.
-func (a *App) watchLog(n *node.Node) func(context.Context) error {
+func (a *App) watchLog(n *nodeRole) func(context.Context) error {
 	const every = 5 * time.Second
 	return func(ctx context.Context) error {
 		tick := time.NewTicker(every)
@@ -241,23 +238,11 @@ func (a *App) watchLog(n *node.Node) func(context.Context) error {
 			}
 			err := eventlog.Verify(ctx, a.parts.log, known)
 			if errors.Is(err, eventlog.ErrHalted) {
-				n.Halt()
+				n.node.Halt()
+				n.outbox.Halt()
 				a.health.Set(string(cluster.RoleNode), err.Error())
 				a.log.Error("halted: messages are refused until an operator has decided", zap.Error(err))
 			}
-		}
-	}
-}
-
-// failpoint ends the process, as SIGKILL does, at the point that FUTURE_TEST_KILL_AT names. It is for tests alone.
-func failpoint() func(string) {
-	at := os.Getenv("FUTURE_TEST_KILL_AT")
-	if at == "" {
-		return nil
-	}
-	return func(name string) {
-		if strings.EqualFold(name, at) {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL) // nothing comes after it
 		}
 	}
 }

@@ -31,11 +31,11 @@ Next, in two other terminals:
   %s chat -user alice%s
   %s chat -user bob%s
 Ctrl-C ends it; what was acknowledged is there when it starts again.
-`, time.Since(began).Seconds(), a.Addr(), admin(a.AdminAddr()), c.Data, c.LogFile, self(), at(a.Addr()), self(), at(a.Addr()))
+`, time.Since(began).Seconds(), a.Addr(), metricsURL(a.AdminAddr()), c.Data, c.LogFile, self(), at(a.Addr()), self(), at(a.Addr()))
 	return a.Wait(ctx)
 }
 
-func admin(addr string) string {
+func metricsURL(addr string) string {
 	if addr == "" {
 		return "none"
 	}

@@ -37,6 +37,7 @@ func commands() []command {
 		{"router", "bring messages from the log to the nodes", role(cluster.RoleRouter, "chatd router: bring messages from the log to the nodes")},
 		{"history", "bring messages from the log to the database", role(cluster.RoleHistory, "chatd history: bring messages from the log to the database")},
 		{"migrate", "make or update the topics and the database's tables; run it before the others", migrate},
+		{"admin", "epoch raise: go on after the log was lost or made anew", admin},
 		{"config", "print the effective settings, without secrets", printConfig},
 		{"version", "print the version", version},
 	}
@@ -107,6 +108,21 @@ func migrate(ctx context.Context, args []string, io stdio) error {
 		return err
 	}
 	return app.Migrate(ctx, c, io.out)
+}
+
+func admin(ctx context.Context, args []string, io stdio) error {
+	if len(args) < 2 || args[0] != "epoch" || args[1] != "raise" {
+		return errors.New("there is: chatd admin epoch raise [-yes]")
+	}
+	sure := false
+	c, err := parse("migrate", `chatd admin epoch raise: take the log as it is for the one that is known, after a halt. Without -yes it only tells what
+was lost. Stop all processes of the cluster before.`, args[2:], io.out, func(fs *flag.FlagSet) {
+		fs.BoolVar(&sure, "yes", false, "do it")
+	})
+	if err != nil {
+		return err
+	}
+	return app.RaiseEpoch(ctx, c, sure, io.out)
 }
 
 func printConfig(_ context.Context, args []string, io stdio) error {

@@ -63,14 +63,14 @@ type Cluster struct {
 // startTimeout bounds the start of one process, on a machine whose cores are busy.
 const startTimeout = 60 * time.Second
 
-// Build builds the chatd binary into dir and returns its path.
+// Build builds the chatd binary, with its failpoints, into dir and returns its path.
 func Build(ctx context.Context, dir string) (string, error) {
 	root, err := Root()
 	if err != nil {
 		return "", err
 	}
 	bin := filepath.Join(dir, "chatd")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", bin, "./ops/chatd")
+	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "failpoints", "-o", bin, "./ops/chatd")
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build chatd: %w\n%s", err, out)
@@ -169,7 +169,14 @@ func quote(s string) string { return fmt.Sprintf("%q", s) }
 
 // Command is a chatd command of this cluster, not yet started.
 func (c *Cluster) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, c.bin, append([]string{name, "-config", c.config}, args...)...)
+	// Sub-commands come before the flags.
+	sub := 0
+	for sub < len(args) && !strings.HasPrefix(args[sub], "-") {
+		sub++
+	}
+	line := append([]string{name}, args[:sub]...)
+	line = append(append(line, "-config", c.config), args[sub:]...)
+	cmd := exec.CommandContext(ctx, c.bin, line...)
 	// The tests' own settings are not the product's.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "FUTURE_") })
 	cmd.Env = append(cmd.Env, c.opts.Env...)
@@ -322,6 +329,12 @@ func Tail(file string) string {
 		return err.Error()
 	}
 	return string(b[max(0, len(b)-4000):])
+}
+
+// Log is the process's log so far.
+func (p *Process) Log() (string, error) {
+	b, err := os.ReadFile(p.LogFile)
+	return string(b), err
 }
 
 // PID is the process's id.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -161,9 +160,9 @@ func owner(t *testing.T, c *clustertest.Cluster, conversation string) *clusterte
 	var found *clustertest.Process
 	var highest uint64
 	for _, r := range c.Routers {
-		b, err := os.ReadFile(r.LogFile)
+		log, err := r.Log()
 		must(t, err)
-		for text := range strings.Lines(string(b)) {
+		for text := range strings.Lines(log) {
 			var said struct {
 				Epoch uint64 `json:"router_epoch"`
 			}

@@ -74,18 +74,14 @@ func (s *Service) MarkRead(ctx context.Context, user int64, r *pb.ReadRequest) (
 	return h, nil
 }
 
-// Conversations lists a user's conversations as history has them, newest first, at most MaxConversations. Their newest messages
-// may be ahead of it: those come by delivery, and the heads tell of them.
-func (s *Service) Conversations(ctx context.Context, user int64) ([]*pb.Conversation, error) {
+// Conversations lists a user's conversations, newest first, at most MaxConversations, with the heads as timeline.Heads gives them:
+// what is unread is exact, while the newest message shown is the newest that history has.
+func (s *Service) Conversations(ctx context.Context, user int64, heads []*pb.Head) ([]*pb.Conversation, error) {
 	const op = "conversations"
-	heads, err := s.store.Heads(ctx, user)
-	if err != nil {
-		return nil, away(op, err)
-	}
 	// Positions of different partitions cannot be compared, so all last messages are needed to find the newest.
 	names := make([]string, 0, len(heads))
 	for _, h := range heads {
-		names = append(names, h.Conversation)
+		names = append(names, h.GetConversation())
 	}
 	last, err := s.store.LastMessages(ctx, names)
 	if err != nil {
@@ -93,16 +89,33 @@ func (s *Service) Conversations(ctx context.Context, user int64) ([]*pb.Conversa
 	}
 	list := make([]*pb.Conversation, 0, len(heads))
 	for _, h := range heads {
-		list = append(list, &pb.Conversation{Id: h.Conversation, Last: last[h.Conversation], Unread: h.Unread, ReadSeq: h.ReadSeq})
+		list = append(list, &pb.Conversation{
+			Id: h.GetConversation(), Last: last[h.GetConversation()], Unread: h.GetUnread(), ReadSeq: h.GetReadSeq(),
+		})
 	}
 	slices.SortStableFunc(list, func(a, b *pb.Conversation) int {
 		return cmp.Or(cmp.Compare(b.GetLast().GetTimeMs(), a.GetLast().GetTimeMs()), cmp.Compare(a.GetId(), b.GetId()))
 	})
 	list = list[:min(len(list), MaxConversations)]
+	boundLast(list)
 	if err := s.namePeers(ctx, op, user, list); err != nil {
 		return nil, err
 	}
 	return list, nil
+}
+
+// maxLastBytes bounds the last messages of a list together: with them, 64 strangers' longest texts would make it larger than any
+// client takes, and the list could not be had any more.
+const maxLastBytes = 256 << 10
+
+// boundLast leaves out the last messages of the older conversations where they are too much.
+func boundLast(list []*pb.Conversation) {
+	size := 0
+	for _, c := range list {
+		if size += c.GetLast().SizeVT(); size > maxLastBytes {
+			c.Last = nil
+		}
+	}
 }
 
 // namePeers gives each direct conversation the other's name.

@@ -2,6 +2,7 @@ package chat_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -225,6 +226,29 @@ func TestMarkRead_ExactOrPending(t *testing.T) {
 	r.away("read", err)
 }
 
+// A client takes frames of 1 MiB, and asks again when the connection breaks over a larger one.
+func TestConversations_FitAFrame(t *testing.T) {
+	r := newRig(t)
+	alice := r.register("alice")
+	const others = 100
+	var messages []*pb.Message
+	var heads []*pb.Head
+	for i := range int64(others) {
+		id := alice.ID + 1 + i
+		m := chattest.Message(wire.Direct(alice.ID, id), id, i+1, strings.Repeat("x", wire.MaxTextBytes))
+		m.TimeMs = i
+		messages, heads = append(messages, m), append(heads, &pb.Head{Conversation: m.GetConversation(), Seq: m.GetSeq()})
+	}
+	r.write(others+1, messages...)
+	list, err := r.Conversations(t.Context(), alice.ID, heads)
+	r.must(err)
+	frame, err := wire.AppendFrame(nil, &pb.Envelope{Body: &pb.Envelope_ConversationList{ConversationList: &pb.ConversationsResponse{Conversations: list}}})
+	r.must(err)
+	if len(list) != others || list[0].GetLast() == nil || list[others-1].GetLast() != nil || len(frame) > 512<<10 {
+		t.Errorf("%d conversations in %d bytes, the newest with %v", len(list), len(frame), list[0].GetLast().GetSeq())
+	}
+}
+
 func TestConversations_NewestFirstWithPeers(t *testing.T) {
 	r := newRig(t)
 	ctx := t.Context()
@@ -234,15 +258,16 @@ func TestConversations_NewestFirstWithPeers(t *testing.T) {
 	withBob := chattest.Message(wire.Direct(alice.ID, bob.ID), bob.ID, 2, "from bob")
 	withBob.TimeMs, withCarol.TimeMs = 100, 200
 	r.write(3, withCarol, withBob, chattest.Message(wire.Direct(bob.ID, carol.ID), bob.ID, 2, "not hers"))
-	list, err := r.Conversations(ctx, alice.ID)
+	heads := []*pb.Head{{Conversation: wire.Direct(alice.ID, bob.ID), Unread: 1}, {Conversation: wire.Direct(alice.ID, carol.ID)}}
+	list, err := r.Conversations(ctx, alice.ID, heads)
 	r.must(err)
 	if len(list) != 2 || list[0].GetPeer().GetName() != "carol" || list[1].GetPeer().GetName() != "bob" || list[1].GetUnread() != 1 ||
 		list[0].GetLast().GetPayload().GetText().GetText() != "from carol" || list[0].GetId() != "d:1:3" {
 		t.Fatalf("got %v", list)
 	}
-	for _, op := range []chat.Op{chat.OpHeads, chat.OpLastMessages, chat.OpPairs, chat.OpPair} {
+	for _, op := range []chat.Op{chat.OpLastMessages, chat.OpPairs, chat.OpPair} {
 		r.failing(op)
-		_, err := r.Conversations(ctx, alice.ID)
+		_, err := r.Conversations(ctx, alice.ID, heads)
 		r.away(string(op), err)
 	}
 }

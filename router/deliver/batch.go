@@ -22,6 +22,7 @@ type batch struct {
 
 	// While refilling.
 	refillFrom int64
+	searchFrom int64             // from where on nothing may be left out for its age
 	wanted     map[identity]bool // the resends' identities
 	found      map[identity]firstSeen
 	below      []seen // everything found, for the window
@@ -94,7 +95,7 @@ func (p *Partition) begin(records []eventlog.Record) {
 		return
 	}
 	last := records[len(records)-1]
-	b := &batch{next: last.Offset + 1, newest: last.Time, refillFrom: p.window.start, named: map[int64]bool{}}
+	b := &batch{next: last.Offset + 1, newest: last.Time, refillFrom: p.window.start, searchFrom: p.window.start, named: map[int64]bool{}}
 	p.batch = b
 	p.stats.Records += len(records)
 	for _, r := range records {
@@ -109,10 +110,10 @@ func (p *Partition) begin(records []eventlog.Record) {
 				b.wanted = map[identity]bool{}
 			}
 			b.wanted[chat.IdentityOf(rec.Message)] = true
-			b.refillFrom = min(b.refillFrom, max(rec.SearchFrom, 0))
+			b.searchFrom = min(b.searchFrom, max(rec.SearchFrom, 0))
 		}
 	}
-	if b.wanted != nil && b.refillFrom < p.window.start {
+	if b.refillFrom = min(b.searchFrom, p.reach); b.refillFrom < p.window.start {
 		p.stats.Refills++
 		p.enter(refilling)
 		return
@@ -134,6 +135,10 @@ func (p *Partition) refilled(e Refilled) {
 		if err != nil || rec.Message == nil || r.Offset >= p.window.start {
 			continue
 		}
+		if r.Offset < b.searchFrom && b.newest.Sub(r.Time) > windowAge {
+			b.refillFrom, b.below = r.Offset+1, nil
+			continue
+		}
 		s := seen{chat.IdentityOf(rec.Message), firstSeen{r.Offset, r.Time, hashContent(rec.Message)}}
 		if _, known := b.found[s.id]; b.wanted[s.id] && !known {
 			b.found[s.id] = s.firstSeen
@@ -150,7 +155,7 @@ func (p *Partition) refilled(e Refilled) {
 		if !b.overflow {
 			p.window.extend(b.refillFrom, b.below)
 		}
-		b.below = nil
+		b.below, p.reach = nil, full
 		p.judge()
 	}
 }

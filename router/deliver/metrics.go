@@ -70,7 +70,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		skipped:     counter("frames_skipped_total", "Frames to nodes that were given up or not sent."),
 		retries:     counter("retries_total", "Stages put off since Redis or the log did not answer."),
 		restarts:    counter("restarts_total", "Times that a partition went back since Redis lost its data."),
-		refills:     counter("refills_total", "Times that the log was read for resends that reach below the dedupe window."),
+		refills:     counter("refills_total", "Times that the log was read again to fill the dedupe window, at a takeover or for resends that reach below it."),
 		tailLost:    counter("recents_tail_lost_total", "Messages whose prev was made unknown since the recents lack what was appended."),
 		pushDropped: counter("push_dropped_total", "Push records that the log will never take."),
 	}

@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"math"
 	"time"
 
 	"github.com/futurechat/future/router/eventlog"
@@ -33,6 +34,8 @@ type Config struct {
 	Backoff, BackoffMost time.Duration
 	// KnockFor is how long a suspect node is knocked at that no user was located on.
 	KnockFor time.Duration
+	// Reach is how many records below Start, at most, the dedupe window is filled with before the first is judged.
+	Reach int64
 	// Window, Conversations, Nodes bound what is remembered: identities, last positions, incarnations.
 	Window, Conversations, Nodes int
 }
@@ -42,7 +45,7 @@ func DefaultConfig() Config {
 	return Config{
 		Wait: 300 * time.Millisecond, CommitEvery: time.Second, ReleaseWithin: 2 * time.Second,
 		Backoff: 20 * time.Millisecond, BackoffMost: time.Second, KnockFor: 30 * time.Second,
-		Window: 16_384, Conversations: 8_192, Nodes: 1_024,
+		Reach: 4_096, Window: 16_384, Conversations: 8_192, Nodes: 1_024,
 	}
 }
 
@@ -92,6 +95,7 @@ type Partition struct {
 	history      int64
 	settled      settling
 	window       window
+	reach        int64 // to where the window is still to be filled, or full
 	last         lastSeqs
 	nodes        nodes
 
@@ -106,10 +110,21 @@ func NewPartition(now time.Time, c Config) *Partition {
 		storeEpoch: c.StoreEpoch, storeEpochAt: now, history: c.History,
 		window: newWindow(c.Start, c.Window), last: newLastSeqs(c.Conversations), nodes: newNodes(c.Nodes),
 	}
+	p.fill(c.Start)
 	if c.StoreLost {
 		p.redo = c.End
 	}
 	return p
+}
+
+// full is the reach of a window that needs no more.
+const full = math.MaxInt64
+
+// fill has the window filled below where it begins, before the next record is judged.
+func (p *Partition) fill(start int64) {
+	if p.reach = max(start-p.c.Reach, 0); p.reach >= start {
+		p.reach = full
+	}
 }
 
 // Idle reports whether the partition takes Records.
@@ -384,6 +399,7 @@ func (p *Partition) restart(from int64) {
 	p.done = from
 	p.last = newLastSeqs(p.c.Conversations)
 	p.window = newWindow(from, p.c.Window) // filled again in order
+	p.fill(from)
 	p.abandon()
 	if p.committed <= from && !p.inCommit {
 		p.rewound()

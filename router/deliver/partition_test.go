@@ -233,6 +233,24 @@ func TestPartition_ResendIsJudgedAfterRefill(t *testing.T) {
 	})
 }
 
+// A node that was cut off writes a message when it is back, after its client has sent it again by another: the copy that lies
+// behind is not marked, and a new owner of the partition has not seen the one before.
+func TestPartition_WindowIsFilledAtTakeover(t *testing.T) {
+	late := d(12)
+	late.ID = 9
+	late.At = began.Add(30 * time.Second)
+	old := func(offset int64) msg { m := d(offset); m.At = began.Add(-31 * time.Second); return m }
+	r := newRig(t, func(c *deliver.Config) { c.Start, c.History, c.Reach = 12, 12, 8 })
+	r.step(records(t, late), "refill 4-12")
+	r.step(deliver.Refilled{Records: records(t, old(4), old(5)).Records})
+	r.step(deliver.Refilled{Records: records(t, d(6), d(9), resent(11, 2, 5)).Records, Done: true}, "commit 13")
+	r.idle(true)
+	// Once; and it says exactly how far back it is filled.
+	r.step(records(t, resent(13, 6, 6)))
+	r.idle(true)
+	r.step(records(t, resent(14, 5, 6)), "refill 5-6")
+}
+
 func TestPartition_WindowKeepsWhatCanBeAskedFor(t *testing.T) {
 	one := func(r *rig, offset int64, at time.Duration) {
 		t.Helper()

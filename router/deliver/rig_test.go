@@ -89,6 +89,7 @@ func (r *rig) take(m msg, epoch string) {
 
 func newRig(t testing.TB, change func(c *deliver.Config)) *rig {
 	c := deliver.DefaultConfig()
+	c.Reach = 0 // but for the test of it
 	c.LogEpoch, c.RouterEpoch, c.StoreEpoch = logEpoch, 7, "e1"
 	c.Rand = func() float64 { return 1 } // the longest pauses
 	if change != nil {

@@ -174,7 +174,7 @@ func (w *world) takeover() {
 	c.LogEpoch, c.RouterEpoch, c.StoreEpoch = logEpoch, w.epoch, fmt.Sprint(w.store)
 	c.History, c.Start = w.hist, min(w.comm, w.hist)
 	w.comm = c.Start
-	c.Rand, c.Window = func() float64 { return 0.5 }, 4
+	c.Rand, c.Window, c.Reach = func() float64 { return 0.5 }, 4, 3
 	c.End, c.StoreLost = int64(len(w.log)), w.store > 0
 	w.router = &simRouter{p: deliver.NewPartition(w.now, c), at: c.Start, link: w.epoch, appended: map[int64]bool{}, failing: map[string]bool{}}
 	w.step(deliver.Leased{Until: w.now.Add(24 * time.Hour)})

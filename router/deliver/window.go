@@ -16,8 +16,9 @@ const windowAge = time.Minute
 // the partition is. It answers what is a duplicate: the same identity at a lower offset. Below start it knows nothing; a
 // resend that may have its first try there is judged after a Refill.
 //
-// A record not marked as a resend is judged by what is here. It can have no first try elsewhere: producing is idempotent,
-// and whoever writes a message again marks it.
+// A record not marked as a resend is judged by what is here alone. It may come behind its own resend all the same: a node that was
+// cut off writes it when it is back, long after its client went to another. So at takeover the window is filled from the log, as far
+// back as windowAge (Config.Reach bounds it): no append waits for as long.
 type window struct {
 	start int64
 	most  int // entries

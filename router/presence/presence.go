@@ -45,7 +45,8 @@ type Registry interface {
 	Unregister(ctx context.Context, entries []Entry) error
 	// Locate gives the places of each user, as the users are ordered, leaving out those whose incarnation has no lease.
 	Locate(ctx context.Context, users []int64) ([][]Place, error)
-	// Epoch names the life of the stored data: it changes when all was lost. The first caller after a loss makes a new one.
+	// Epoch names the life of the stored data: it changes when all was lost, or when the last of it may have been, say since the
+	// server was started anew. The first caller after a loss makes a new one.
 	Epoch(ctx context.Context) (string, error)
 }
 

@@ -6,7 +6,8 @@
 // Each begins with Options.Prefix, "future:" by default. What stands in braces decides on which server of a cluster a key is:
 // a script or transaction is only ever over keys with the same braces.
 //
-//	epoch                          string. A random name, made by the first who finds none. No TTL.
+//	epoch                          string. A random name, made by the first who finds none. No TTL. The epoch of package presence is
+//	                               this and the server's run_id.
 //	lease:<name>                   string "<owner>\n<value>", with the lease's TTL. Names: node:<incarnation>, with the incarnation as
 //	                               owner and the node's peer address as value; partition:<topic>:<number>;
 //	                               history:<topic>:<number>; outbox.
@@ -18,8 +19,8 @@
 //	                               TTL 1 h to 2 h, at random, from the last append.
 //	recentsmeta:{<conversation>}   hash, made and expiring with it. after: all messages above this seq are there. newest: the highest
 //	                               seq. bytes: of the messages. keep: the history position. low: not empty while messages below after
-//	                               are there that are being appended again (see stretch in package presence). Without the one, the
-//	                               other does not count.
+//	                               are there that are being appended again (see stretch in package presence). epoch: under which all
+//	                               was appended. Without the one, the other does not count.
 //	uheads:{u:<user>}              sorted set. Member the conversation (d:, n:), score its highest seq, exact below 2^53. TTL 30 days.
 //
 // To look: `redis-cli hgetall 'future:presence:{u:7}'`, `redis-cli zrangebylex 'future:recents:{d:7:9}' - +`.

@@ -20,22 +20,23 @@ const digits = 20
 func pad(seq uint64) string { return fmt.Sprintf("%0*d", digits, seq) }
 
 // appendScript is stretch.add of package presence; what it does and why is told there.
-// KEYS: messages, meta. ARGV: ttl ms, most, most bytes, keepAbove, the first seq less one, then seq and message of each.
+// KEYS: messages, meta. ARGV: ttl ms, most, most bytes, keepAbove, the first seq less one, the epoch, then seq and message of each.
+// What was appended under another epoch may lack its end, and nobody could tell: it is dropped, and begun anew.
 // Every member is above its bare seq, and below seq and ';', which comes after ':'.
 var appendScript = redis.NewScript(`
 local Z, M = KEYS[1], KEYS[2]
-local keepAbove, before, first, last = ARGV[4], ARGV[5], ARGV[6], ARGV[#ARGV - 1]
-local meta = redis.call('HMGET', M, 'after', 'low', 'keep', 'bytes', 'newest')
+local keepAbove, before, epoch, first, last = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[#ARGV - 1]
+local meta = redis.call('HMGET', M, 'after', 'low', 'keep', 'bytes', 'newest', 'epoch')
 local after, low, keep, newest = meta[1], meta[2] or '', meta[3] or '', meta[5]
 local bytes = tonumber(meta[4] or 0)
 local count = redis.call('ZCARD', Z)
 if keepAbove > keep then keep = keepAbove end
 local prevs, prev = {}, nil
 local function skip()
-  for i = 6, #ARGV, 2 do prevs[#prevs + 1] = '' end
+  for i = 7, #ARGV, 2 do prevs[#prevs + 1] = '' end
   return prevs
 end
-if count == 0 or not after then
+if count == 0 or not after or meta[6] ~= epoch then
   redis.call('DEL', Z, M)
   after, low, keep, newest, bytes, count = before, '', keepAbove, last, 0, 0
 elseif first > newest then -- by far the most frequent: nothing has to be looked for
@@ -59,7 +60,7 @@ elseif low == '' or last <= low then
 elseif before < low then
   low = before
 end
-for i = 6, #ARGV, 2 do
+for i = 7, #ARGV, 2 do
   local s, found = ARGV[i], 0
   if prev then
     prevs[#prevs + 1] = prev -- not in one with the next: miniredis' Lua would assign that first
@@ -87,7 +88,7 @@ while count > 1 and (count > most or bytes > mostBytes) do
   count = count - 1
   if s <= after then low = s else after, low = s, '' end
 end
-redis.call('HSET', M, 'after', after, 'low', low, 'keep', keep, 'bytes', bytes, 'newest', newest)
+redis.call('HSET', M, 'after', after, 'low', low, 'keep', keep, 'bytes', bytes, 'newest', newest, 'epoch', epoch)
 redis.call('PEXPIRE', Z, ARGV[1])
 redis.call('PEXPIRE', M, ARGV[1])
 return prevs`)
@@ -97,6 +98,11 @@ return prevs`)
 func (s *Store) Append(ctx context.Context, messages []presence.Recent, keepAbove uint64) ([]presence.Prev, string, error) {
 	if err := presence.CheckRecents(messages); err != nil {
 		return nil, "", err
+	}
+	if s.epoch.Load() == nil {
+		if _, err := s.Epoch(ctx); err != nil {
+			return nil, "", err
+		}
 	}
 	prevs, epoch, err := s.append(ctx, messages, keepAbove)
 	if redis.HasErrorPrefix(err, "NOSCRIPT") { // the servers were started anew
@@ -146,14 +152,14 @@ func (s *Store) append(ctx context.Context, messages []presence.Recent, keepAbov
 			}
 		}
 	}
-	return prevs, epoch.Val(), nil
+	return prevs, s.epochOf(epoch), nil
 }
 
 func (s *Store) appendRun(ctx context.Context, pipe redis.Pipeliner, messages []presence.Recent, run presence.Run, keepAbove uint64) *redis.Cmd {
 	ttl := s.o.RecentsTTL + rand.N(s.o.RecentsTTL)
-	args := make([]any, 0, 5+2*len(run.At))
+	args := make([]any, 0, 6+2*len(run.At))
 	args = append(args, ttl.Milliseconds(), presence.MaxRecents(run.Conversation), presence.MaxRecentsBytes,
-		pad(keepAbove), pad(messages[run.At[0]].Seq-1))
+		pad(keepAbove), pad(messages[run.At[0]].Seq-1), *s.epoch.Load())
 	for _, at := range run.At {
 		args = append(args, pad(messages[at].Seq), messages[at].Message)
 	}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -52,6 +53,9 @@ type Store struct {
 	cluster bool
 	log     *zap.Logger
 	dead    *dead
+
+	run   atomic.Pointer[string] // the server's life: see connected
+	epoch atomic.Pointer[string] // that was answered last
 }
 
 var _ presence.Store = (*Store)(nil)
@@ -83,16 +87,32 @@ func New(o Options) (*Store, error) {
 	}
 	// It would write about each failed dial to stderr. Errors say the same to who called.
 	logging.Disable()
-	client := redis.NewUniversalClient(&redis.UniversalOptions{
-		Addrs: o.Addrs, MasterName: o.MasterName, IsClusterMode: o.Cluster,
+	s := &Store{o: o, log: o.Logger, dead: newDead()}
+	s.client = redis.NewUniversalClient(&redis.UniversalOptions{
+		OnConnect: s.connected,
+		Addrs:     o.Addrs, MasterName: o.MasterName, IsClusterMode: o.Cluster,
 		Username: o.Username, Password: o.Password, SentinelPassword: o.SentinelPassword, TLSConfig: o.TLS,
 		DialTimeout: o.DialTimeout, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout, PoolTimeout: o.Timeout, PoolSize: o.PoolSize,
 		ContextTimeoutEnabled: true,
 		// Whoever calls tries again, and knows when that makes sense; a try that was made here could be done late.
 		MaxRetries: -1, DialerRetries: 1,
 	})
-	_, cluster := client.(*redis.ClusterClient)
-	return &Store{o: o, client: client, cluster: cluster, log: o.Logger, dead: newDead()}, nil
+	_, s.cluster = s.client.(*redis.ClusterClient)
+	return s, nil
+}
+
+// connected asks a server, on each new connection, for the id of its life. One that was started anew, or another that took over,
+// may have lost the last it was told though it has all the rest: so its life is part of the epoch. Connections do not outlive a
+// server, so nothing is done under a new life that was not noticed before. Of the many servers of a cluster this is not known.
+func (s *Store) connected(ctx context.Context, c *redis.Conn) error {
+	info, err := c.Info(ctx, "server").Result()
+	if err != nil {
+		return nil //nolint:nilerr // a server that does not tell is taken as one that never restarts; what is wrong with it shows in the next command
+	}
+	_, run, _ := strings.Cut(info, "run_id:")
+	run, _, _ = strings.Cut(run, "\r\n")
+	s.run.Store(&run)
+	return nil
 }
 
 // Close ends all connections. Calls that wait fail.
@@ -165,7 +185,17 @@ func (s *Store) Epoch(ctx context.Context) (string, error) {
 	if err := exec(ctx, pipe); err != nil {
 		return "", wrap("epoch", err)
 	}
-	return epoch.Val(), nil
+	return s.epochOf(epoch), nil
+}
+
+// epochOf names the life of the stored data by the key's and the server's.
+func (s *Store) epochOf(key *redis.StringCmd) string {
+	epoch := key.Val()
+	if run := s.run.Load(); run != nil && *run != "" && !s.cluster {
+		epoch += "." + *run
+	}
+	s.epoch.Store(&epoch)
+	return epoch
 }
 
 // askEpoch reads the epoch, and makes one if there is none. Both commands are for one key, so they are done in order.
