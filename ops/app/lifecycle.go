@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -27,8 +28,7 @@ func (l *lifecycle) add(name string, stop func(context.Context) error) {
 // stop runs all steps, whatever the others say, under one deadline.
 func (l *lifecycle) stop(ctx context.Context) error {
 	var errs []error
-	for i := len(l.steps) - 1; i >= 0; i-- {
-		s := l.steps[i]
+	for _, s := range slices.Backward(l.steps) {
 		began := time.Now()
 		if err := s.stop(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("stop %s: %w", s.name, err))

@@ -61,13 +61,13 @@ func TestParse_WhatIsUnknownIsRefused(t *testing.T) {
 		args []string
 		want string
 	}{
-		"key in the file":      {file: "addres: 1.1.1.1:1\n", want: "addres"},
+		"key in the file":      {file: "bogus: 1.1.1.1:1\n", want: "bogus"},
 		"key twice":            {file: "addr: 1.1.1.1:1\naddr: 1.1.1.1:1\n", want: "twice"},
 		"nested":               {file: "kafka:\n  brokers: x\n", want: "a value or a list"},
 		"no mapping":           {file: "- addr\n", want: "a mapping"},
 		"broken":               {file: "addr: [\n", want: "yaml"},
-		"environment variable": {env: [2]string{"FUTURE_ADRESS", "x"}, want: "FUTURE_ADRESS"},
-		"flag":                 {args: []string{"-adress", "x"}, want: "adress"},
+		"environment variable": {env: [2]string{"FUTURE_BOGUS", "x"}, want: "FUTURE_BOGUS"},
+		"flag":                 {args: []string{"-bogus", "x"}, want: "bogus"},
 		"argument":             {args: []string{"x"}, want: `"x"`},
 		"duration":             {args: []string{"-ping", "5"}, want: "ping"},
 		"missing file":         {args: []string{"-config", "/nonexistent"}, want: "/nonexistent"},

@@ -365,7 +365,7 @@ func TestRouter_DatabaseAway_KeepsPartitions_TakeoverWaits(t *testing.T) {
 		c.waitFor(time.Second, "all arrived without the database", c.arrived)
 		// A takeover waits for it.
 		r1.kill()
-		<-r1.over
+		<-r1.over //nolint:errcheck // its error is of no interest: it was killed
 		c.members.Set()
 		r2 := c.router("r2", nil)
 		time.Sleep(10 * time.Second)
@@ -571,7 +571,7 @@ func TestRouter_StopIsBounded(t *testing.T) {
 		if err := r.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("Stop returned %v", err)
 		}
-		<-r.over
+		<-r.over                    //nolint:errcheck // its error is of no interest: it was killed
 		time.Sleep(5 * time.Second) // the pool's timers
 	})
 }
