@@ -541,6 +541,28 @@ func TestRouter_StartsAtTheLowerOfCommittedAndHistory(t *testing.T) {
 	}
 }
 
+// Killed before its first commit, with the database ahead by then: what was not delivered must not be taken for delivered.
+func TestRouter_KilledBeforeItsFirstCommit_AllArrive(t *testing.T) {
+	bubble(t, func(t *testing.T, c *cell) {
+		c.node("a", 2)
+		r1 := c.router("r1", nil)
+		c.waitReady(r1)
+		r1.kill()
+		<-r1.over
+		const n = 5
+		for i := range n {
+			c.send(2, i)
+		}
+		p := eventlog.PartitionOf("d:1:2", partitions)
+		if _, _, err := c.sql.WriteBatch(t.Context(), chat.Batch{Topic: chat.TopicMessages, Partition: p, Next: n}); err != nil {
+			t.Fatal(err)
+		}
+		r2 := c.router("r2", nil)
+		c.waitFor(20*time.Second, "all arrived", c.arrived)
+		r2.stop()
+	})
+}
+
 func TestRouter_LeaseTaken_StopsAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, c *cell) {
 		c.node("a", 2)

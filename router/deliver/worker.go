@@ -212,9 +212,11 @@ func (w *worker) prepare(ctx context.Context) (Config, error) {
 	if _, c.End, err = o.Log.Bounds(ctx, topic, w.partition); err != nil {
 		return c, fmt.Errorf("bounds: %w", err)
 	}
-	if c.Start < at { // see Partition.restart
+	// Down: see Partition.restart. And the first time: who comes after an owner that died before its first commit would else take all
+	// that history has by then for delivered.
+	if c.Start < at || !ever {
 		if err := o.Log.Commit(ctx, Group, topic, map[int32]int64{w.partition: c.Start}); err != nil {
-			return c, fmt.Errorf("commit down: %w", err)
+			return c, fmt.Errorf("first commit, or down: %w", err)
 		}
 	}
 	w.reader, err = o.Log.Open(ctx, topic, w.partition, c.Start)
