@@ -275,8 +275,7 @@ func (n *Node) append(c *Client, r chat.Record) {
 		})
 	}
 	if err != nil {
-		answer.Err = appendError(err)
-		c.post(answer)
+		c.post(session.Done{Err: appendError(err)})
 		return
 	}
 	c.post(session.Admitted{Conversation: m.GetConversation(), ClientMsgID: m.GetClientMsgId()})

@@ -71,6 +71,8 @@ type Session struct {
 	compares bool
 
 	sends map[sendKey]*send
+	// early are sends that the log answered before they were Admitted, which is still to come for each.
+	early map[sendKey]int
 	// held is, per conversation, the sends that must be resent before anything that came later may go, oldest first. heldSends
 	// counts them; tooMany says that one more could not be remembered, so that the order is not kept any more.
 	held      map[string][]held
@@ -100,7 +102,7 @@ type send struct {
 
 // New returns the state of a connection that was just accepted.
 func New(limits Limits, hello Hello) *Session {
-	return &Session{limits: limits, hello: hello, sends: map[sendKey]*send{}, held: map[string][]held{}}
+	return &Session{limits: limits, hello: hello, sends: map[sendKey]*send{}, early: map[sendKey]int{}, held: map[string][]held{}}
 }
 
 // User is the account that logged in, or 0.
@@ -123,7 +125,8 @@ type (
 	}
 	// Registered answers Register. Degraded: presence is away, and the shell registers later.
 	Registered struct{ Degraded bool }
-	// Admitted is Done for a send: the rules allow it and the log has taken it into its queue. It may come after Appended.
+	// Admitted is Done for a send: the rules allow it and the log has taken it into its queue. It may come after Appended. Each
+	// has both; one that the log did not take has Done alone.
 	Admitted struct{ Conversation, ClientMsgID string }
 	// Appended is the log's answer for an admitted send.
 	Appended struct {
@@ -399,7 +402,14 @@ func (s *Session) registered(now time.Time, e Registered) []Effect {
 }
 
 func (s *Session) admitted(now time.Time, e Admitted) []Effect {
-	if !s.admit(sendKey{e.Conversation, e.ClientMsgID}) {
+	key := sendKey{e.Conversation, e.ClientMsgID}
+	if s.early[key] > 0 { // said of one that was answered; the running one may be its resend
+		if s.early[key]--; s.early[key] == 0 {
+			delete(s.early, key)
+		}
+		return nil
+	}
+	if !s.admit(key) {
 		return nil
 	}
 	return s.next(now)
@@ -421,6 +431,7 @@ func (s *Session) appended(now time.Time, e Appended) []Effect {
 	// The log may answer before the shell can say Admitted. Answers come in the log's order, which holding back relies on, so
 	// they do not wait for that.
 	if s.admit(key) {
+		s.early[key]++
 		return append(s.settle(key, e), s.next(now)...)
 	}
 	return s.settle(key, e)

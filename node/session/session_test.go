@@ -237,6 +237,18 @@ func TestSend_AnswerBeforeAdmitted(t *testing.T) {
 	s.step(appended(idB, nil), "4:sent")
 }
 
+// The late word is not of the message's resend either, which may not have reached the log.
+func TestSend_LateAdmittedIsNotOfTheResend(t *testing.T) {
+	id := wire.NewMessageID()
+	s := newScript(t, session.DefaultLimits)
+	s.enter()
+	s.step(send(3, id), "run 3")
+	s.step(appended(id, away), "3:UNAVAILABLE")
+	s.step(send(4, id), "run 4")
+	s.step(admitted(id))
+	s.step(session.Done{Body: &pb.Envelope{Body: &pb.Envelope_Sent{Sent: &pb.SendResponse{}}}}, "4:sent")
+}
+
 // A resend that the database knows is answered at once, and holds back nothing any more.
 func TestSend_ResendThatIsKnown_FreesItsConversation(t *testing.T) {
 	idA, idB := wire.NewMessageID(), wire.NewMessageID()

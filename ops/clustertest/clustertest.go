@@ -70,7 +70,8 @@ func Build(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	bin := filepath.Join(dir, "chatd")
-	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "failpoints", "-o", bin, "./ops/chatd")
+	args := append([]string{"build", "-tags", "failpoints", "-o", bin}, buildFlags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "./ops/chatd")...)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build chatd: %w\n%s", err, out)

@@ -15,12 +15,15 @@ import (
 )
 
 const (
-	storeTimeout = 5 * time.Second        // a call of the database or of the log's brokers
-	redisTimeout = time.Second            // a call of presence
-	sendTimeout  = 2 * time.Second        // a frame's answer; the partition has given the node up long before
-	batchBytes   = 1 << 20                // of record values; a frame must stay well below what a link takes
-	haltedRetry  = 30 * time.Second       // an operator may have raised the epoch
-	readPause    = 100 * time.Millisecond // after a read that failed
+	storeTimeout = 5 * time.Second // a call of the database or of the log's brokers
+	redisTimeout = time.Second     // a call of presence
+	// An append of a whole batch. The store bounds each of its round trips; together they may take longer on a server that is slow,
+	// and a batch that is given up is tried again as it is.
+	appendTimeout = 10 * time.Second
+	sendTimeout   = 2 * time.Second        // a frame's answer; the partition has given the node up long before
+	batchBytes    = 1 << 20                // of record values; a frame must stay well below what a link takes
+	haltedRetry   = 30 * time.Second       // an operator may have raised the epoch
+	readPause     = 100 * time.Millisecond // after a read that failed
 )
 
 // lostLog is why a partition was lost whose next record is gone: it is verified anew, and halts.
@@ -425,7 +428,7 @@ func (w *worker) count() {
 func (w *worker) carryOut(ctx context.Context, e Effect) {
 	switch e := e.(type) {
 	case AppendRecents:
-		ctx, cancel := context.WithTimeout(ctx, redisTimeout)
+		ctx, cancel := context.WithTimeout(ctx, appendTimeout)
 		defer cancel()
 		prevs, epoch, err := w.r.o.Presence.Append(ctx, e.Messages, e.KeepAbove)
 		w.warn("appending to the recents failed", err)

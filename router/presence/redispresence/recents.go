@@ -99,22 +99,31 @@ func (s *Store) Append(ctx context.Context, messages []presence.Recent, keepAbov
 	if err := presence.CheckRecents(messages); err != nil {
 		return nil, "", err
 	}
-	if s.epoch.Load() == nil {
-		if _, err := s.Epoch(ctx); err != nil {
-			return nil, "", err
+	if s.epoch.Load() == nil || len(messages) == 0 {
+		if epoch, err := s.Epoch(ctx); err != nil || len(messages) == 0 {
+			return nil, epoch, err
 		}
 	}
-	prevs, epoch, err := s.append(ctx, messages, keepAbove)
-	if redis.HasErrorPrefix(err, "NOSCRIPT") { // the servers were started anew
-		if err = appendScript.Load(ctx, s.client).Err(); err == nil {
-			prevs, epoch, err = s.append(ctx, messages, keepAbove)
+	prevs, epoch := make([]presence.Prev, 0, len(messages)), ""
+	for part := range slices.Chunk(messages, appendAtOnce) {
+		got, at, err := s.append(ctx, part, keepAbove)
+		if redis.HasErrorPrefix(err, "NOSCRIPT") { // the servers were started anew
+			if err = appendScript.Load(ctx, s.client).Err(); err == nil {
+				got, at, err = s.append(ctx, part, keepAbove)
+			}
 		}
-	}
-	if err != nil {
-		return nil, "", wrap("append", err)
+		if err != nil {
+			return nil, "", wrap("append", err)
+		}
+		// The epoch is that of after the last append: one that changed midway has changed at the end, too.
+		prevs, epoch = append(prevs, got...), at
 	}
 	return prevs, epoch, nil
 }
+
+// appendAtOnce is how many messages go in one round trip. Each has the whole Options.Timeout: so a server that is slow gets a large
+// batch done, too, where all at once would fail as often as they are tried.
+const appendAtOnce = 64
 
 func (s *Store) append(ctx context.Context, messages []presence.Recent, keepAbove uint64) ([]presence.Prev, string, error) {
 	pipe := s.client.Pipeline()

@@ -106,8 +106,11 @@ func New(o Options) (*Store, error) {
 // server, so nothing is done under a new life that was not noticed before. Of the many servers of a cluster this is not known.
 func (s *Store) connected(ctx context.Context, c *redis.Conn) error {
 	info, err := c.Info(ctx, "server").Result()
+	if _, answered := errors.AsType[redis.Error](err); answered {
+		return nil //nolint:nilerr // a server that does not tell is taken as one that never restarts
+	}
 	if err != nil {
-		return nil //nolint:nilerr // a server that does not tell is taken as one that never restarts; what is wrong with it shows in the next command
+		return err // its answer may still come: the next command on this connection would take it for its own
 	}
 	_, run, _ := strings.Cut(info, "run_id:")
 	run, _, _ = strings.Cut(run, "\r\n")
