@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -109,7 +108,6 @@ type Node struct {
 	cancel  context.CancelCauseFunc
 
 	presence Presence // set by Start
-	halted   atomic.Bool
 
 	mu      sync.RWMutex
 	clients map[uint64]*Client
@@ -269,9 +267,6 @@ func (n *Node) Suspend() {
 func (n *Node) Resume(incarnation string) {
 	n.log.Info("presence lease held: deliveries go on", zap.String("incarnation", incarnation))
 }
-
-// Halt refuses messages for good: the log is not the one that is known (eventlog.ErrHalted).
-func (n *Node) Halt() { n.halted.Store(true) }
 
 // Drain tells every client to go to another node, a few at a time so that they do not all arrive there at once, and waits
 // until they are gone or ctx ends.

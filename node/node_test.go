@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type rig struct {
 	t    *testing.T
 	node *Node
-	log  *eventlog.Memory
+	log  *eventlog.Guard
 }
 
 type instantPresence struct{ node *Node }
@@ -49,7 +49,7 @@ func (nobody) Heads(context.Context, int64) ([]*pb.Head, error) { return nil, ni
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	log := eventlog.NewMemory(eventlog.MemoryOptions{})
+	log := eventlog.NewGuard(eventlog.NewMemory(eventlog.MemoryOptions{}))
 	if err := log.CreateTopic(t.Context(), eventlog.TopicSpec{Name: chat.TopicMessages, Partitions: 4, Replication: 1}); err != nil {
 		t.Fatal(err)
 	}
@@ -315,7 +315,7 @@ func TestR18_Sends_ReachTheLogInOrder(t *testing.T) {
 		last = got.GetSeq()
 	}
 	// Once the log is not the one that is known, nothing more goes into it.
-	r.node.Halt()
+	r.log.Halt()
 	r.ask(a, 99, &pb.Envelope{Body: &pb.Envelope_Send{Send: &pb.SendRequest{
 		Conversation: conversation, ClientMsgId: wire.NewMessageID(),
 		Payload: &pb.Payload{Kind: &pb.Payload_Text{Text: &pb.Text{Text: "x"}}},

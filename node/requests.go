@@ -259,9 +259,6 @@ func (n *Node) append(c *Client, r chat.Record) {
 	m := r.Message
 	answer := session.Appended{Conversation: m.GetConversation(), ClientMsgID: m.GetClientMsgId()}
 	entry, err := r.Entry(n.opts.Topic.Partitions)
-	if n.halted.Load() {
-		err = eventlog.ErrHalted
-	}
 	if err == nil {
 		began := time.Now()
 		err = n.opts.Log.Append(entry, func(at eventlog.Appended, err error) {

@@ -178,7 +178,16 @@ func (a *App) stop() error {
 		a.health.Set(string(r), "ending")
 	}
 	err := a.life.stop(ctx)
-	a.background.Wait()
+	ended := make(chan struct{})
+	go func() {
+		a.background.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		err = errors.Join(err, errors.New("something does not end, and is left"))
+	}
 	a.closeLog()
 	return err
 }

@@ -133,6 +133,7 @@ func (a *App) readyWhen(role string, ch <-chan struct{}) {
 // nodeRole is what a node is made of.
 type nodeRole struct {
 	node   *node.Node
+	log    *eventlog.Guard
 	server *peer.Server
 	outbox *outbox.Publisher
 }
@@ -141,17 +142,17 @@ type nodeRole struct {
 func (a *App) newNode() (*nodeRole, error) {
 	cfg, p := a.cfg, &a.parts
 	service := chat.New(chat.Options{Store: p.store, Topic: p.topic})
-	n := &nodeRole{}
+	n := &nodeRole{log: eventlog.NewGuard(p.log)}
 	var err error
 	if n.outbox, err = outbox.New(outbox.Options{
-		Store: p.store, Log: p.log, Partitions: p.topic.Partitions, Leases: p.presence, Owner: a.self.ID,
+		Store: p.store, Log: n.log, Partitions: p.topic.Partitions, Leases: p.presence, Owner: a.self.ID,
 		Logger: a.log.Named("outbox"), Registerer: a.registry, Failpoint: failpoint,
 	}); err != nil {
 		return nil, err
 	}
 	line := timeline.New(timeline.Options{Store: p.store, Recents: p.presence, Log: p.log, Topic: p.topic})
 	if n.node, err = node.New(node.Options{
-		Name: cfg.Name, Cluster: cfg.Cluster, Topic: p.topic, Service: service, Timeline: line, Outbox: n.outbox, Log: p.log,
+		Name: cfg.Name, Cluster: cfg.Cluster, Topic: p.topic, Service: service, Timeline: line, Outbox: n.outbox, Log: n.log,
 		Locator: p.presence, Kicker: p.pool, Ping: cfg.Ping, Silence: cfg.Silence, MaxFrame: wire.DefaultMaxFrame,
 		Logger: a.log.Named("node"), Registerer: a.registry,
 	}); err != nil {
@@ -163,6 +164,7 @@ func (a *App) newNode() (*nodeRole, error) {
 	}); err != nil {
 		return nil, err
 	}
+	a.life.add("peer server", func(context.Context) error { return n.server.Close() })
 	a.peerAddr = n.server.Addr()
 	if cfg.PeerAdvertise != "" {
 		a.peerAddr = cfg.PeerAdvertise
@@ -181,7 +183,6 @@ func (a *App) startNode(n *nodeRole) error {
 	})
 	n.node.Start(presenceNode)
 	a.life.add("outbox", a.run("outbox", n.outbox.Run))
-	a.life.add("peer server", func(context.Context) error { return n.server.Close() })
 	a.run("peer server", func(context.Context) error { return n.server.Serve() })
 	endPresence := a.run("presence", presenceNode.Run)
 	a.life.add("presence", func(ctx context.Context) error { return errors.Join(presenceNode.Close(ctx), endPresence(ctx)) })
@@ -233,15 +234,21 @@ func (a *App) watchLog(n *nodeRole) func(context.Context) error {
 				return nil
 			}
 			known := a.parts.topic
-			if full, err := a.parts.store.LogState(ctx, known.Topic); err == nil {
-				known.Seen = full.Seen
-			}
-			err := eventlog.Verify(ctx, a.parts.log, known)
-			if errors.Is(err, eventlog.ErrHalted) {
-				n.node.Halt()
-				n.outbox.Halt()
+			halted := func(err error, partitions ...int32) {
+				if !errors.Is(err, eventlog.ErrHalted) {
+					return
+				}
+				n.log.Halt(partitions...)
 				a.health.Set(string(cluster.RoleNode), err.Error())
-				a.log.Error("halted: messages are refused until an operator has decided", zap.Error(err))
+				a.log.Error("halted: messages are refused until an operator has decided (chatd admin epoch raise)", zap.Error(err))
+			}
+			halted(eventlog.Verify(ctx, a.parts.log, known))
+			now, err := a.parts.store.LogState(ctx, known.Topic)
+			if err != nil {
+				continue // looked at again
+			}
+			for p, seen := range now.Seen {
+				halted(eventlog.VerifyOffset(ctx, a.parts.log, known.Topic, p, seen), p)
 			}
 		}
 	}

@@ -17,7 +17,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -76,7 +75,6 @@ type Options struct {
 type Publisher struct {
 	opts    Options
 	metrics metrics
-	halted  atomic.Bool
 
 	// Owned by Run.
 	leased bool
@@ -158,9 +156,6 @@ func (p *Publisher) bring(ctx context.Context, rows []chat.Outgoing) error {
 	return nil
 }
 
-// Halt produces nothing more, for good: the log is not the one that is known (eventlog.ErrHalted). Rows stay.
-func (p *Publisher) Halt() { p.halted.Store(true) }
-
 // produce brings a row to the log, if it is not there, and waits for the log's answer.
 func (p *Publisher) produce(ctx context.Context, row chat.Outgoing) (result string, err error) {
 	p.opts.Failpoint(BeforeProduce)
@@ -175,9 +170,6 @@ func (p *Publisher) produce(ctx context.Context, row chat.Outgoing) (result stri
 	entry, err := record.Entry(p.opts.Partitions)
 	if err != nil {
 		return "", err
-	}
-	if p.halted.Load() {
-		return "", eventlog.ErrHalted
 	}
 	answered := make(chan error, 1)
 	if err := p.opts.Log.Append(entry, func(_ eventlog.Appended, err error) { answered <- err }); err != nil {

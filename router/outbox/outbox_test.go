@@ -221,20 +221,6 @@ func TestPublish_AFailureKeepsTheRowAndThoseBehindIt(t *testing.T) {
 	f.expect("d:1:2", "1", "2")
 }
 
-// The log that a halted process sees is another one: a notice in it would take the position of a message that was lost.
-func TestHalt_NothingIsProduced(t *testing.T) {
-	f := newFixture(t)
-	f.change(1, 2)
-	p := f.publisher("a", nil)
-	p.Halt()
-	if err := p.Publish(t.Context(), "d:1:2", 9); !errors.Is(err, eventlog.ErrHalted) {
-		t.Errorf("publish: %v", err)
-	}
-	if f.unsent() != 1 || len(f.records("d:1:2")) != 0 {
-		t.Errorf("%d rows, %d records", f.unsent(), len(f.records("d:1:2")))
-	}
-}
-
 func refuse(op eventlog.Op, err error) func(eventlog.Op, int32) error {
 	return func(o eventlog.Op, _ int32) error {
 		if o == op {
