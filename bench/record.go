@@ -79,6 +79,11 @@ func (r *record) table(w io.Writer) error {
 	if _, err := fmt.Fprintf(w, "servers: %s\ncommit:  %s\nmachine: %d × %s, %s, %s, load %s\n\n", r.Servers, r.Commit, m.Cores, m.CPU, m.Kernel, m.Go, m.LoadBefore); err != nil {
 		return err
 	}
+	if r.Database != "" {
+		if _, err := fmt.Fprintf(w, "database: %s\n\n", r.Database); err != nil {
+			return err
+		}
+	}
 	return floor.Table(w, r.Rows)
 }
 

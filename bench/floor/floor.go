@@ -100,6 +100,8 @@ type Outcome struct {
 	// Real says that Kafka, Redis and the database were real servers.
 	Real    bool   `json:"real_servers"`
 	Servers string `json:"servers"`
+	// Database is its version and the settings that history's figures depend on; empty if it is SQLite or was not used.
+	Database string `json:"database,omitempty"`
 	// Rounds are the figures that the rows are medians of.
 	Rounds []Round `json:"rounds"`
 }

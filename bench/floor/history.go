@@ -42,6 +42,9 @@ func (f *floor) historyRound(ctx context.Context, baselineFirst, last bool) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := f.settings(ctx, c, db); err != nil {
+		return err
+	}
 	h := &historyRun{floor: f, c: c, db: db}
 	if baselineFirst {
 		if err := f.rawMySQL(ctx, c, partEmpty, false); err != nil {
@@ -68,6 +71,21 @@ func (f *floor) historyRound(ctx context.Context, baselineFirst, last bool) (err
 		return h.memory(p)
 	}
 	return h.filled(ctx, p)
+}
+
+// settings notes what the figures of a database depend on most: whether the rows fit into its memory, and when a commit is safe.
+func (f *floor) settings(ctx context.Context, c *clustertest.Cluster, db *sql.DB) error {
+	if !c.Real || f.out.Database != "" {
+		return nil
+	}
+	var version string
+	var pool, flush int64
+	if err := db.QueryRowContext(ctx, "SELECT VERSION(), @@innodb_buffer_pool_size, @@innodb_flush_log_at_trx_commit").Scan(&version, &pool, &flush); err != nil {
+		return fmt.Errorf("database settings: %w", err)
+	}
+	f.out.Database = fmt.Sprintf("%s, innodb_buffer_pool_size %.0f MiB, innodb_flush_log_at_trx_commit %d", version, mib(pool), flush)
+	f.Progress("database: %s", f.out.Database)
+	return nil
 }
 
 // historyRun is a cluster without nodes and routers, whose log is filled by hand.

@@ -141,6 +141,13 @@ func (f *floor) historyRows() {
 	r.Note = fmt.Sprintf("baseline: the same process' RSS when half of its first %d messages were stored; after %.0f messages; peak %s MiB",
 		f.HistoryMessages, median(f.figures(partMemory, product, "rows")), rounds(f.figures(partMemory, product, "rss_peak_mib")))
 	f.out.Rows = append(f.out.Rows, r.atMost(flat*start))
+	if f.out.Database != "" {
+		for i := range f.out.Rows {
+			if strings.HasPrefix(f.out.Rows[i].Row, "history") {
+				f.out.Rows[i].Note += "; database: " + f.out.Database
+			}
+		}
+	}
 }
 
 // Table writes rows for people.

@@ -33,6 +33,8 @@ type Options struct {
 	Nodes, Routers, Histories int
 	// Partitions of the message log; 16 if 0.
 	Partitions int
+	// RelayRedis has the processes reach Redis through Cluster.RedisRelay, which a test can cut.
+	RelayRedis bool
 	// Env is added to the environment of every process.
 	Env []string
 	// Servers to use, which stay when the cluster ends; if nil, those that FindServers finds, which end with it.
@@ -48,6 +50,8 @@ type Cluster struct {
 	Kafka, Redis, Namespace, Database string
 	// Real says that the servers are real ones.
 	Real bool
+	// RedisRelay is set with Options.RelayRedis.
+	RedisRelay *Relay
 
 	opts     Options
 	bin      string
@@ -118,6 +122,12 @@ func Start(ctx context.Context, o Options) (_ *Cluster, err error) {
 	}
 	if err := c.prepare(ctx); err != nil {
 		return nil, err
+	}
+	if o.RelayRedis {
+		if c.RedisRelay, err = newRelay(ctx, c.Redis); err != nil {
+			return nil, err
+		}
+		c.Redis = c.RedisRelay.Addr
 	}
 	if err := c.writeConfig(); err != nil {
 		return nil, err
@@ -243,6 +253,9 @@ func (c *Cluster) Stop(ctx context.Context) error {
 		})
 	}
 	wait.Wait()
+	if c.RedisRelay != nil {
+		c.RedisRelay.close()
+	}
 	if c.dropDB != nil {
 		errs = append(errs, c.dropDB(ctx))
 	}

@@ -82,9 +82,6 @@ func TestGossip_OneThatDiesIsGone(t *testing.T) {
 // With the timing that is shipped. Three members are the worst case for nobody else confirms a suspicion, and a busy machine
 // may be late: so the bound is wider than what is promised.
 func TestGossip_DeathIsNoticedWithinSeconds(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes 5 seconds")
-	}
 	shipped := func(m cluster.Member, seeds ...string) Options {
 		o := options(m, seeds...)
 		o.timing = timing{}
