@@ -121,12 +121,29 @@ func (w *worker) gather(ctx context.Context) error {
 	if !time.Now().Before(due) {
 		return nil
 	}
-	wait, cancel := context.WithDeadline(ctx, due)
-	defer cancel()
-	for len(w.pending) < w.h.opts.BatchSize && w.bytes < w.h.opts.BatchBytes {
-		if err := w.read(wait); err != nil {
-			if wait.Err() != nil && ctx.Err() == nil {
-				return nil // enough waited
+	// What is at hand, then a pause, then what has come: to wait for each record by itself would be a request each, and those
+	// compete at the broker with the messages that people wait for.
+	if err := w.poll(ctx); err != nil || w.full() {
+		return err
+	}
+	if !pause(ctx, time.Until(due)) {
+		return ctx.Err()
+	}
+	return w.poll(ctx)
+}
+
+func (w *worker) full() bool {
+	return len(w.pending) >= w.h.opts.BatchSize || w.bytes >= w.h.opts.BatchBytes
+}
+
+// poll reads what is at hand, up to a full batch.
+func (w *worker) poll(ctx context.Context) error {
+	now, cancel := context.WithCancel(ctx)
+	cancel() // a reader gives what is at hand all the same
+	for !w.full() {
+		if err := w.read(now); err != nil {
+			if errors.Is(err, context.Canceled) && ctx.Err() == nil {
+				return nil
 			}
 			return err
 		}

@@ -548,7 +548,7 @@ func TestRouter_KilledBeforeItsFirstCommit_AllArrive(t *testing.T) {
 		r1 := c.router("r1", nil)
 		c.waitReady(r1)
 		r1.kill()
-		<-r1.over
+		<-r1.over //nolint:errcheck // its error is of no interest: it was killed
 		const n = 5
 		for i := range n {
 			c.send(2, i)

@@ -53,6 +53,7 @@ type Store struct {
 	cluster bool
 	log     *zap.Logger
 	dead    *dead
+	held    incarnations
 
 	run   atomic.Pointer[string] // the server's life: see connected
 	epoch atomic.Pointer[string] // that was answered last
@@ -87,7 +88,7 @@ func New(o Options) (*Store, error) {
 	}
 	// It would write about each failed dial to stderr. Errors say the same to who called.
 	logging.Disable()
-	s := &Store{o: o, log: o.Logger, dead: newDead()}
+	s := &Store{o: o, log: o.Logger, dead: newDead(), held: incarnations{set: map[string]bool{}}}
 	s.client = redis.NewUniversalClient(&redis.UniversalOptions{
 		OnConnect: s.connected,
 		Addrs:     o.Addrs, MasterName: o.MasterName, IsClusterMode: o.Cluster,
@@ -107,7 +108,7 @@ func New(o Options) (*Store, error) {
 func (s *Store) connected(ctx context.Context, c *redis.Conn) error {
 	info, err := c.Info(ctx, "server").Result()
 	if _, answered := errors.AsType[redis.Error](err); answered {
-		return nil //nolint:nilerr // a server that does not tell is taken as one that never restarts
+		return nil // a server that does not tell is taken as one that never restarts
 	}
 	if err != nil {
 		return err // its answer may still come: the next command on this connection would take it for its own

@@ -3,6 +3,7 @@ package redispresence
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,18 +57,22 @@ func (s *Store) Unregister(ctx context.Context, entries []presence.Entry) error 
 	return wrap("unregister", exec(ctx, pipe))
 }
 
-// Locate implements presence.Registry. It takes two round trips: the users' hashes, then the leases of the incarnations in them.
+// Locate implements presence.Registry. One round trip brings the users' hashes and the leases of the incarnations that had one when
+// they were last seen: a cluster has few. A second is needed only for the leases of others in the hashes.
 func (s *Store) Locate(ctx context.Context, users []int64) ([][]presence.Place, error) {
 	pipe := s.client.Pipeline()
 	hashes := make([]*redis.MapStringStringCmd, len(users))
 	for i, id := range users {
 		hashes[i] = pipe.HGetAll(ctx, s.placesKey(id))
 	}
+	leases := make(map[string]*redis.StringCmd)
+	for _, incarnation := range s.held.all() {
+		leases[incarnation] = pipe.Get(ctx, s.leaseKey(presence.IncarnationLease(incarnation)))
+	}
 	if err := exec(ctx, pipe); err != nil {
 		return nil, wrap("locate", err)
 	}
 	places := make([][]presence.Place, len(users))
-	leases := make(map[string]*redis.StringCmd)
 	for i, hash := range hashes {
 		for name, device := range hash.Val() {
 			p, ok := parseField(name, device)
@@ -80,8 +85,14 @@ func (s *Store) Locate(ctx context.Context, users []int64) ([][]presence.Place, 
 			}
 		}
 	}
-	if err := exec(ctx, pipe); err != nil {
-		return nil, wrap("locate: leases", err)
+	if pipe.Len() > 0 {
+		if err := exec(ctx, pipe); err != nil {
+			return nil, wrap("locate: leases", err)
+		}
+	}
+	for incarnation, lease := range leases {
+		_, _, held := splitLease(lease.Val())
+		s.held.note(incarnation, held)
 	}
 	s.sweep(ctx, places, users, leases)
 	for i, all := range places {
@@ -206,4 +217,26 @@ func (s *Store) lease(ctx context.Context, op string, script *redis.Script, name
 		return false, wrap(op+" "+name, err)
 	}
 	return n == 1, nil
+}
+
+// incarnations is a set of those seen with a lease.
+type incarnations struct {
+	mu  sync.Mutex
+	set map[string]bool
+}
+
+func (i *incarnations) all() []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Collect(maps.Keys(i.set))
+}
+
+func (i *incarnations) note(incarnation string, held bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if held {
+		i.set[incarnation] = true
+	} else {
+		delete(i.set, incarnation)
+	}
 }
