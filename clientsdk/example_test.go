@@ -11,7 +11,7 @@ import (
 // A few lines that log in, write to a friend and print what comes.
 func Example() {
 	ctx := context.Background()
-	c, err := future.Dial(ctx, []string{"127.0.0.1:7400"}, future.WithDir("alice"))
+	c, err := future.Dial(ctx, []string{"127.0.0.1:7700"}, future.WithDir("alice"))
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -307,12 +307,6 @@ func fitsCall(asked, e *pb.Envelope) bool {
 		_, ok = e.GetBody().(*pb.Envelope_ConversationList)
 	case *pb.Envelope_History:
 		_, ok = e.GetBody().(*pb.Envelope_HistoryPage)
-	case *pb.Envelope_AddFriend, *pb.Envelope_AnswerFriend, *pb.Envelope_RemoveFriend:
-		// A node may tell the other one along with its consent.
-		switch e.GetBody().(type) {
-		case *pb.Envelope_Ok, *pb.Envelope_User, *pb.Envelope_Friends:
-			ok = true
-		}
 	default:
 		_, ok = e.GetBody().(*pb.Envelope_Ok)
 	}

@@ -139,7 +139,7 @@ func (c *Client) carryOut(e session.Effect) {
 		c.node.presence.Register(c.conn.ID(), e.User, c.account().DeviceID)
 	case session.Unregister:
 		c.node.metrics.sessions.Dec()
-		c.node.presence.Unregister(c.conn.ID(), e.User)
+		c.node.presence.Unregister(c.conn.ID())
 	case session.Close:
 		c.close(e.Reason)
 	}

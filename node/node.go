@@ -38,7 +38,7 @@ var ErrSlow = errors.New("node: outbound queue full")
 // Presence is the node's own side of presence (presence.Node). Register is answered by Node.Registered.
 type Presence interface {
 	Register(connection uint64, user int64, device string)
-	Unregister(connection uint64, user int64)
+	Unregister(connection uint64)
 	// Incarnation is empty while the node's lease is late or gone: then nothing may be delivered.
 	Incarnation() string
 }

@@ -32,7 +32,7 @@ type rig struct {
 type instantPresence struct{ node *Node }
 
 func (p instantPresence) Register(c uint64, _ int64, _ string) { p.node.Registered(c, false) }
-func (p instantPresence) Unregister(uint64, int64)             {}
+func (p instantPresence) Unregister(uint64)                    {}
 func (p instantPresence) Incarnation() string                  { return "life" }
 
 type nobody struct{}

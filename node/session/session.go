@@ -271,7 +271,7 @@ func (s *Session) next(now time.Time) []Effect {
 		e := s.queue[0]
 		s.queue[0] = request{}
 		s.queue = s.queue[1:]
-		out = append(out, s.start(now, e)...)
+		out = append(out, s.start(e)...)
 	}
 	if len(s.queue) == 0 {
 		s.queue = nil
@@ -279,7 +279,7 @@ func (s *Session) next(now time.Time) []Effect {
 	return out
 }
 
-func (s *Session) start(_ time.Time, e request) []Effect {
+func (s *Session) start(e request) []Effect {
 	switch e.Body.(type) {
 	case *pb.Envelope_Register, *pb.Envelope_Login, *pb.Envelope_Resume:
 		if s.state != greeted {

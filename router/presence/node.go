@@ -85,7 +85,7 @@ func (n *Node) Register(connection uint64, user int64, device string) {
 }
 
 // Unregister is told that a connection has ended. It does not wait.
-func (n *Node) Unregister(connection uint64, _ int64) { n.post(Unregister{connection}) }
+func (n *Node) Unregister(connection uint64) { n.post(Unregister{connection}) }
 
 // Incarnation is the incarnation under which the node lives now, "" if its lease is late or gone: then nothing may be delivered.
 // It is exact: what was asked for in time is "" from the very moment on at which the lease is late.

@@ -78,7 +78,7 @@ func TestNode_RegistersAndLeavesNothing(t *testing.T) {
 			t.Errorf("user 7 is at %v, %v", places, err)
 		}
 		n.Register(2, 8, "web")
-		n.Unregister(1, 7)
+		n.Unregister(1)
 		time.Sleep(time.Hour)
 		want(t, &c, "registered 2 false")
 		if got := n.Incarnation(); got != "inc1" {
