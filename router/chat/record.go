@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/futurechat/future/clientsdk/wire"
 	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
@@ -28,6 +29,7 @@ const KindMessage Kind = "m"
 const (
 	headerKind   = "k"
 	headerResend = "r" // the partition's history offset when the node looked the message up and did not find it
+	headerRule   = "v" // "version offset": see Record.Checked
 )
 
 // Record is a record of TopicMessages. Its value is the protocol's Message without what the log gives: seq, prev_seq, time.
@@ -39,6 +41,11 @@ type Record struct {
 	// SearchFrom is the offset below which the identity surely is not: all records below were in the database when it was
 	// looked for there.
 	SearchFrom int64
+	// Checked: the sender's right was checked against Version of the pair or group. All changes of it whose records are below
+	// CheckedFrom in the partition have versions up to that one.
+	Checked     bool
+	Version     uint64
+	CheckedFrom int64
 }
 
 // ErrBadRecord is matched by errors.Is for a record that cannot be read, now or ever.
@@ -60,6 +67,9 @@ func (r Record) Entry(partitions int) (eventlog.Entry, error) {
 	if r.Resend {
 		e.Headers = append(e.Headers, eventlog.Header{Key: headerResend, Value: strconv.AppendInt(nil, r.SearchFrom, 10)})
 	}
+	if r.Checked {
+		e.Headers = append(e.Headers, eventlog.Header{Key: headerRule, Value: fmt.Appendf(nil, "%d %d", r.Version, r.CheckedFrom)})
+	}
 	return e, nil
 }
 
@@ -77,6 +87,15 @@ func ParseRecord(epoch uint32, rec eventlog.Record) (Record, error) {
 				return r, fmt.Errorf("%w: %d/%d: header %s: %w", ErrBadRecord, rec.Partition, rec.Offset, headerResend, err)
 			}
 			r.Resend, r.SearchFrom = true, from
+		case headerRule:
+			version, from, _ := strings.Cut(string(h.Value), " ")
+			var err, err2 error
+			r.Version, err = strconv.ParseUint(version, 10, 64)
+			r.CheckedFrom, err2 = strconv.ParseInt(from, 10, 64)
+			if err := errors.Join(err, err2); err != nil {
+				return r, fmt.Errorf("%w: %d/%d: header %s: %w", ErrBadRecord, rec.Partition, rec.Offset, headerRule, err)
+			}
+			r.Checked = true
 		}
 	}
 	if r.Kind != KindMessage {

@@ -18,7 +18,7 @@ func TestRecord_ComesBackAsItWas(t *testing.T) {
 		m := chattest.Message("d:1:2", 1, 0, "%s 🙂")
 		m.Seq, m.TimeMs = 0, 0
 		m.ReplyTo = &pb.Ref{SenderId: "2", ClientMsgId: wire.NewMessageID()}
-		e, err := chat.Record{Kind: chat.KindMessage, Message: m, Resend: resend, SearchFrom: 77}.Entry(16)
+		e, err := chat.Record{Kind: chat.KindMessage, Message: m, Resend: resend, SearchFrom: 77, Checked: resend, Version: 5, CheckedFrom: 70}.Entry(16)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -31,7 +31,8 @@ func TestRecord_ComesBackAsItWas(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.Seq, m.TimeMs = eventlog.Seq(3, 9), 123456
-		if r.Kind != chat.KindMessage || r.Resend != resend || resend && r.SearchFrom != 77 || !r.Message.EqualVT(m) {
+		if r.Kind != chat.KindMessage || r.Resend != resend || resend && r.SearchFrom != 77 || r.Checked != resend ||
+			resend && (r.Version != 5 || r.CheckedFrom != 70) || !r.Message.EqualVT(m) {
 			t.Fatalf("got %+v", r)
 		}
 	}
@@ -59,6 +60,7 @@ func TestParseRecord_UnknownKindsPassAndBadOnesAreBad(t *testing.T) {
 		"no message":   {Value: []byte{0xff}, Headers: []eventlog.Header{kind("m")}},
 		"empty":        {Headers: []eventlog.Header{kind("m")}},
 		"resend":       {Value: good, Headers: []eventlog.Header{kind("m"), {Key: "r", Value: []byte("x")}}},
+		"rule":         {Value: good, Headers: []eventlog.Header{kind("m"), {Key: "v", Value: []byte("5")}}},
 		"conversation": {Value: change(func(m *pb.Message) { m.Conversation = "d:2:1" }), Headers: []eventlog.Header{kind("m")}},
 		"sender":       {Value: change(func(m *pb.Message) { m.Sender = nil }), Headers: []eventlog.Header{kind("m")}},
 		"id":           {Value: change(func(m *pb.Message) { m.ClientMsgId = "x" }), Headers: []eventlog.Header{kind("m")}},
