@@ -3,7 +3,6 @@ package node
 import (
 	"errors"
 	"sync"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -111,7 +110,7 @@ func (c *Client) work() {
 		if next == nil {
 			c.release()
 		} else {
-			for _, effect := range c.session.Step(time.Now(), next) {
+			for _, effect := range c.session.Step(c.node.opts.Clock.Now(), next) {
 				c.carryOut(effect)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
 	"github.com/futurechat/future/node/session"
 	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/clock"
 	"github.com/futurechat/future/router/deliver"
 	"github.com/futurechat/future/router/eventlog"
 	"github.com/futurechat/future/router/peer"
@@ -69,7 +70,7 @@ type Log interface {
 	Append(e eventlog.Entry, done func(eventlog.Appended, error)) error
 }
 
-// Options for New. All but Workers, Queue, Logger and Registerer are required.
+// Options for New. All but Workers, Queue, Execute, Clock, Logger and Registerer are required.
 type Options struct {
 	Name    string
 	Cluster string
@@ -89,6 +90,10 @@ type Options struct {
 	MaxFrame int
 	// Workers run requests, Queue of them may wait. Defaults 64, 4096.
 	Workers, Queue int
+	// Execute, if not nil, has a request run in place of the node's own workers. It must not run it before it returns.
+	Execute func(request func())
+	// Clock is time. Default clock.Real.
+	Clock clock.Clock
 
 	Logger     *zap.Logger
 	Registerer prometheus.Registerer
@@ -128,6 +133,9 @@ func New(o Options) (*Node, error) {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
+	if o.Clock == nil {
+		o.Clock = clock.Real
+	}
 	if o.Workers <= 0 {
 		o.Workers = 64
 	}
@@ -138,6 +146,10 @@ func New(o Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	var relief chan *Client // of nobody: each goroutine goes on by itself
+	if o.Execute == nil {
+		relief = make(chan *Client, o.Queue)
+	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	return &Node{
 		opts: o, log: o.Logger, metrics: m,
@@ -146,7 +158,7 @@ func New(o Options) (*Node, error) {
 			Ping: o.Ping, Silence: o.Silence, RetryOnOverload: time.Second,
 		},
 		work: make(chan job, o.Queue), entry: make(chan job, o.Queue),
-		relief: make(chan *Client, o.Queue),
+		relief: relief,
 		ctx:    ctx, cancel: cancel,
 		clients: map[uint64]*Client{},
 		inbox:   deliver.NewInbox(),
@@ -183,6 +195,9 @@ func (n *Node) relieved() {
 // Start starts the workers. p is the node's presence, whose callbacks are the node's methods.
 func (n *Node) Start(p Presence) {
 	n.presence = p
+	if n.opts.Execute != nil {
+		return
+	}
 	for range n.opts.Workers {
 		n.workers.Go(func() { n.serve(n.work) })
 	}

@@ -42,6 +42,10 @@ func (n *Node) run(c *Client, r session.Run) {
 	case *pb.Envelope_Register, *pb.Envelope_Login, *pb.Envelope_Resume:
 		queue = n.entry
 	}
+	if n.opts.Execute != nil {
+		n.opts.Execute(func() { n.do(job{c, r}) })
+		return
+	}
 	select {
 	case queue <- job{c, r}:
 	default:
@@ -63,11 +67,11 @@ func (n *Node) serve(queue <-chan job) {
 }
 
 func (n *Node) do(j job) {
-	ctx, cancel := context.WithTimeout(n.ctx, requestTimeout)
+	ctx, cancel := n.opts.Clock.WithTimeout(n.ctx, requestTimeout)
 	defer cancel()
-	began := time.Now()
+	began := n.opts.Clock.Now()
 	done, err := n.answer(ctx, j.client, j.run)
-	n.metrics.requests.WithLabelValues(requestName(j.run.Request)).Observe(time.Since(began).Seconds())
+	n.metrics.requests.WithLabelValues(requestName(j.run.Request)).Observe(n.opts.Clock.Now().Sub(began).Seconds())
 	if err != nil {
 		done = session.Done{Err: n.told(j.run.Request, err)}
 	}
@@ -260,9 +264,9 @@ func (n *Node) append(c *Client, r chat.Record) {
 	answer := session.Appended{Conversation: m.GetConversation(), ClientMsgID: m.GetClientMsgId()}
 	entry, err := r.Entry(n.opts.Topic.Partitions)
 	if err == nil {
-		began := time.Now()
+		began := n.opts.Clock.Now()
 		err = n.opts.Log.Append(entry, func(at eventlog.Appended, err error) {
-			n.metrics.appends.Observe(time.Since(began).Seconds())
+			n.metrics.appends.Observe(n.opts.Clock.Now().Sub(began).Seconds())
 			if err != nil {
 				answer.Err = appendError(err)
 			} else {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/clock"
 	"github.com/futurechat/future/router/eventlog"
 )
 
@@ -33,6 +35,10 @@ type Leases interface {
 type Options struct {
 	Log   eventlog.Log
 	Store Store
+	// Clock is time and goroutines. Default: clock.Real.
+	Clock clock.Clock
+	// Rand gives jitter, in [0,1); it must be safe for concurrent use. Default: math/rand/v2.
+	Rand func() float64
 	// Logger default: none.
 	Logger *zap.Logger
 	// Registerer gets the metrics. Default: none.
@@ -73,6 +79,12 @@ func (o *Options) setDefaults() error {
 	}
 	if o.Leases != nil && o.Owner == "" {
 		return errors.New("history: leases need an owner")
+	}
+	if o.Clock == nil {
+		o.Clock = clock.Real
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Float64
 	}
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
@@ -141,7 +153,7 @@ func (h *History) Run(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	var workers sync.WaitGroup
+	workers := h.opts.Clock.NewGroup()
 	for p := range state.Partitions {
 		workers.Go(func() { h.share(ctx, int32(p)) })
 	}
@@ -149,7 +161,7 @@ func (h *History) Run(ctx context.Context) error {
 	close(h.ready)
 	workers.Wait()
 	const patience = time.Second // only tools look at it
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	last, cancel := h.opts.Clock.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	h.commit(last)
 	return nil
@@ -172,7 +184,7 @@ func (h *History) state(ctx context.Context) (eventlog.State, bool) {
 
 // remembered reads once what is remembered of the topic.
 func (h *History) remembered(ctx context.Context) (eventlog.State, error) {
-	ctx, cancel := context.WithTimeout(ctx, h.opts.Patience)
+	ctx, cancel := h.opts.Clock.WithTimeout(ctx, h.opts.Patience)
 	defer cancel()
 	return h.opts.Store.LogState(ctx, h.opts.Topic)
 }

@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/futurechat/future/router/clock"
 )
 
 // LeaseName is the lease of who runs a partition's history.
@@ -21,7 +24,7 @@ func (h *History) share(ctx context.Context, partition int32) {
 		return
 	}
 	name, every := LeaseName(h.opts.Topic, partition), h.opts.LeaseTTL/3
-	jittered := &backoff{least: every, most: every}
+	jittered := h.pauses(every, every)
 	for first := true; first || jittered.wait(ctx); first = false {
 		if !h.wanted(partition) {
 			continue
@@ -42,12 +45,9 @@ func (h *History) wanted(partition int32) bool { return h.opts.Wants == nil || h
 // runLeased runs a partition until the lease is another's, or the partition should be.
 func (h *History) runLeased(ctx context.Context, name string, partition int32, every time.Duration) {
 	running, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		h.run(running, partition)
-	}()
-	for pause(ctx, every) && h.wanted(partition) {
+	worker := h.opts.Clock.NewGroup()
+	worker.Go(func() { h.run(running, partition) })
+	for clock.Sleep(ctx, h.opts.Clock, every) && h.wanted(partition) {
 		// Acquire renews what is ours, and takes it if it was lost with Redis and nobody else has it.
 		mine, err := h.opts.Leases.Acquire(ctx, name, h.opts.Owner, h.opts.Owner, h.opts.LeaseTTL)
 		if err == nil && !mine {
@@ -55,12 +55,12 @@ func (h *History) runLeased(ctx context.Context, name string, partition int32, e
 		}
 	}
 	cancel()
-	<-done
+	worker.Wait()
 	if ctx.Err() == nil {
 		h.forget(partition)
 	}
 	const patience = time.Second // the lease ends by itself
-	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	last, cancelLast := h.opts.Clock.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancelLast()
 	if err := h.opts.Leases.Release(last, name, h.opts.Owner); err != nil {
 		h.opts.Logger.Warn("history: release lease", zap.String("lease", name), zap.Error(err))
@@ -86,7 +86,7 @@ func (h *History) forget(partition int32) {
 // report commits offsets and measures lag, until ctx ends. All of it is for people only.
 func (h *History) report(ctx context.Context) {
 	const lagEvery = 15
-	for round := 0; pause(ctx, h.opts.CommitEvery); round++ {
+	for round := 0; clock.Sleep(ctx, h.opts.Clock, h.opts.CommitEvery); round++ {
 		h.commit(ctx)
 		if round%lagEvery == 0 {
 			h.measure(ctx)
@@ -119,12 +119,12 @@ func (h *History) measure(ctx context.Context) {
 	h.mu.Lock()
 	offsets := maps.Clone(h.offsets)
 	h.mu.Unlock()
-	for p, at := range offsets {
+	for _, p := range slices.Sorted(maps.Keys(offsets)) {
 		_, end, err := h.opts.Log.Bounds(ctx, h.opts.Topic, p)
 		if err != nil {
 			h.failed(ctx, "lag", p, err)
 			return
 		}
-		h.metrics.lag.WithLabelValues(label(p)).Set(float64(max(end-at, 0)))
+		h.metrics.lag.WithLabelValues(label(p)).Set(float64(max(end-offsets[p], 0)))
 	}
 }

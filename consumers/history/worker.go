@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/clock"
 	"github.com/futurechat/future/router/eventlog"
 )
 
@@ -118,7 +119,7 @@ func (w *worker) gather(ctx context.Context) error {
 		}
 	}
 	due := w.stored.Add(w.h.opts.MaxWait)
-	if !time.Now().Before(due) {
+	if !w.h.opts.Clock.Now().Before(due) {
 		return nil
 	}
 	// What is at hand, then a pause, then what has come: to wait for each record by itself would be a request each, and those
@@ -126,7 +127,7 @@ func (w *worker) gather(ctx context.Context) error {
 	if err := w.poll(ctx); err != nil || w.full() {
 		return err
 	}
-	if !pause(ctx, time.Until(due)) {
+	if !clock.Sleep(ctx, w.h.opts.Clock, due.Sub(w.h.opts.Clock.Now())) {
 		return ctx.Err()
 	}
 	return w.poll(ctx)
@@ -172,7 +173,7 @@ func (w *worker) write(ctx context.Context, b chat.Batch) error {
 		case err == nil:
 			w.retry.reset()
 			w.fenced.reset()
-			w.next, w.stored = b.Next, time.Now()
+			w.next, w.stored = b.Next, w.h.opts.Clock.Now()
 			w.h.at(w.partition, w.next)
 			m.batches.Inc()
 			m.messages.Add(float64(len(b.Messages) - duplicates))
@@ -200,12 +201,12 @@ func (w *worker) tryWrite(ctx context.Context, b chat.Batch) (duplicates, differ
 	case <-ctx.Done():
 		return 0, 0, ctx.Err()
 	}
-	ctx, cancel := context.WithTimeout(ctx, w.h.opts.Patience)
+	ctx, cancel := w.h.opts.Clock.WithTimeout(ctx, w.h.opts.Patience)
 	defer cancel()
-	begun := time.Now()
+	begun := w.h.opts.Clock.Now()
 	duplicates, differing, err = w.h.opts.Store.WriteBatch(ctx, b)
 	if err == nil {
-		w.h.metrics.seconds.Observe(time.Since(begun).Seconds())
+		w.h.metrics.seconds.Observe(w.h.opts.Clock.Now().Sub(begun).Seconds())
 	}
 	return duplicates, differing, err
 }
@@ -216,7 +217,7 @@ func (w *worker) halt(ctx context.Context, why error) {
 	w.h.forget(w.partition)
 	w.h.metrics.halted.WithLabelValues(label(w.partition)).Set(1)
 	w.logger.Error("history: partition halted until an operator decides (chatd admin epoch raise)", zap.Error(why))
-	for pause(ctx, w.h.opts.RetryMax) {
+	for clock.Sleep(ctx, w.h.opts.Clock, w.h.opts.RetryMax) {
 		state, err := w.h.remembered(ctx)
 		switch {
 		case err != nil:

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/futurechat/future/router/clock"
 	"github.com/futurechat/future/router/cluster"
 )
 
@@ -37,12 +38,11 @@ type claim struct {
 // well, once the owner has had time to take it: it gets it only when the owner has let it run out, 2 s after its death. It
 // keeps the partition until membership has caught up; if the owner turns out to live, it hands over. At any time the lease
 // decides, and behind it the router epoch, which nodes check.
-func (r *Router) assign(ctx context.Context, delivering *sync.WaitGroup) {
+func (r *Router) assign(ctx context.Context, delivering clock.Group) {
 	claims := make([]claim, r.partitions)
 	var first []int32 // that were ours at first and are not all delivered
-	ticker := time.NewTicker(assignEvery)
-	defer ticker.Stop()
-	for round := 0; ; round++ {
+	for round := 0; ctx.Err() == nil && !clock.Closed(r.stop); round++ {
+		next := r.o.Clock.Now().Add(assignEvery)
 		members, changed := r.o.Membership.Members()
 		r.claim(claims, members)
 		if round == 0 {
@@ -53,18 +53,10 @@ func (r *Router) assign(ctx context.Context, delivering *sync.WaitGroup) {
 			}
 		}
 		r.takeAndGive(ctx, claims, delivering)
-		if first = r.missing(claims, first); len(first) == 0 && !closed(r.ready) {
+		if first = r.missing(claims, first); len(first) == 0 && !clock.Closed(r.ready) {
 			close(r.ready)
 		}
-		select {
-		case <-ticker.C:
-		case <-changed:
-		case <-r.wake:
-		case <-r.stop:
-			return
-		case <-ctx.Done():
-			return
-		}
+		r.o.Clock.Wait(ctx, next, changed, r.wake, r.stop)
 	}
 }
 
@@ -74,7 +66,7 @@ func (r *Router) claim(claims []claim, members []cluster.Member) {
 	if !slices.ContainsFunc(routers, func(m cluster.Member) bool { return m.ID == r.o.Self.ID }) {
 		routers = append(routers, r.o.Self) // membership has not noticed us yet
 	}
-	now := time.Now()
+	now := r.o.Clock.Now()
 	for p := range claims {
 		owner, _ := cluster.Rendezvous(int32(p), routers)
 		others := slices.DeleteFunc(slices.Clone(routers), func(m cluster.Member) bool { return m.ID == owner.ID })
@@ -98,13 +90,13 @@ func (r *Router) missing(claims []claim, first []int32) []int32 {
 }
 
 // takeAndGive releases what has another owner, and tries the leases of what should be ours.
-func (r *Router) takeAndGive(ctx context.Context, claims []claim, delivering *sync.WaitGroup) {
-	now, self := time.Now(), r.o.Self.ID
+func (r *Router) takeAndGive(ctx context.Context, claims []claim, delivering clock.Group) {
+	now, self := r.o.Clock.Now(), r.o.Self.ID
 	var want []int32
 	r.mu.Lock()
 	for p, c := range claims {
 		w := r.workers[int32(p)]
-		if w != nil && closed(w.done) {
+		if w != nil && clock.Closed(w.done) {
 			delete(r.workers, int32(p))
 			w = nil
 		}
@@ -141,20 +133,18 @@ type lease struct {
 
 // acquire tries leases and gives those it got.
 func (r *Router) acquire(ctx context.Context, want []int32) (got []lease) {
-	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
+	ctx, cancel := r.o.Clock.WithTimeout(ctx, redisTimeout)
 	defer cancel()
 	var mu sync.Mutex
-	var failed error
-	bounded(len(want), func(i int) {
-		asked := time.Now()
+	failed := clock.Each(r.o.Clock, len(want), atOnce, func(i int) error {
+		asked := r.o.Clock.Now()
 		ok, err := r.o.Presence.Acquire(ctx, r.leaseName(want[i]), r.o.Self.ID, r.o.Self.Peer, r.o.LeaseTTL)
-		mu.Lock()
-		defer mu.Unlock()
-		if err != nil {
-			failed = err
-		} else if ok {
+		if ok && err == nil {
+			mu.Lock()
+			defer mu.Unlock()
 			got = append(got, lease{want[i], asked.Add(r.o.LeaseTTL)})
 		}
+		return err
 	})
 	if failed != nil && ctx.Err() == nil {
 		r.o.Logger.Warn("partitions' leases could not be tried", zap.Error(failed))
@@ -164,29 +154,26 @@ func (r *Router) acquire(ctx context.Context, want []int32) (got []lease) {
 
 // renewLeases renews the leases of all workers. What is counted on ends a TTL after the renewal was sent, not answered.
 func (r *Router) renewLeases(ctx context.Context) {
-	ticker := time.NewTicker(r.o.LeaseTTL / 4)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
+	every := r.o.LeaseTTL / 4
+	for due := r.o.Clock.Now().Add(every); clock.Sleep(ctx, r.o.Clock, due.Sub(r.o.Clock.Now())); {
+		if due = due.Add(every); due.Before(r.o.Clock.Now()) {
+			due = r.o.Clock.Now() // it was late, perhaps stopped for a while: nothing is made up for
 		}
 		workers := slices.DeleteFunc(r.owned(), func(w *worker) bool {
 			if !w.leased() {
 				w.mail.poke() // late, perhaps while it reads: it is to notice
 				return true
 			}
-			return closed(w.done)
+			return clock.Closed(w.done)
 		})
-		rctx, cancel := context.WithTimeout(ctx, r.o.LeaseTTL/2)
-		bounded(len(workers), func(i int) { r.renew(rctx, workers[i]) })
+		rctx, cancel := r.o.Clock.WithTimeout(ctx, r.o.LeaseTTL/2)
+		_ = clock.Each(r.o.Clock, len(workers), atOnce, func(i int) error { r.renew(rctx, workers[i]); return nil })
 		cancel()
 	}
 }
 
 func (r *Router) renew(ctx context.Context, w *worker) {
-	asked := time.Now()
+	asked := r.o.Clock.Now()
 	ok, err := r.o.Presence.Renew(ctx, r.leaseName(w.partition), r.o.Self.ID, r.o.LeaseTTL)
 	until := asked.Add(r.o.LeaseTTL)
 	switch {
@@ -201,22 +188,4 @@ func (r *Router) renew(ctx context.Context, w *worker) {
 	if !w.leased() {
 		w.mail.poke()
 	}
-}
-
-// bounded calls do for 0 to n-1, some at the same time, and waits.
-func bounded(n int, do func(i int)) {
-	var wg sync.WaitGroup
-	next := make(chan int)
-	for range min(n, atOnce) {
-		wg.Go(func() {
-			for i := range next {
-				do(i)
-			}
-		})
-	}
-	for i := range n {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
 }

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/clock"
 	"github.com/futurechat/future/router/eventlog"
 )
 
@@ -18,22 +19,15 @@ const pollEvery = time.Second
 // poll asks every second, for all partitions at once, how far history is, and whether Redis still has its data: a partition
 // without messages would not notice.
 func (r *Router) poll(ctx context.Context) {
-	ticker := time.NewTicker(pollEvery)
-	defer ticker.Stop()
 	var epoch string
-	for {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
+	for clock.Sleep(ctx, r.o.Clock, pollEvery) {
 		r.pollHistory(ctx)
 		epoch = r.pollEpoch(ctx, epoch)
 	}
 }
 
 func (r *Router) pollHistory(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	ctx, cancel := r.o.Clock.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	offsets, err := r.o.Store.HistoryOffsets(ctx, chat.TopicMessages)
 	if err != nil {
@@ -50,14 +44,14 @@ func (r *Router) pollHistory(ctx context.Context) {
 }
 
 func (r *Router) pollEpoch(ctx context.Context, known string) string {
-	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
+	ctx, cancel := r.o.Clock.WithTimeout(ctx, redisTimeout)
 	defer cancel()
-	asked := time.Now()
+	asked := r.o.Clock.Now()
 	epoch, err := r.o.Presence.Epoch(ctx)
 	if err != nil {
 		return known // whoever needs Redis says so
 	}
-	r.lost.recently(epoch)
+	r.lost.recently(asked, epoch)
 	for _, w := range r.owned() {
 		w.stored.Store(&Stored{Epoch: epoch, Asked: asked})
 		if epoch != known {
@@ -76,44 +70,42 @@ type losses struct {
 
 // recently notes the epoch, and reports whether the data was lost within the last minute: sessions that resynced since may
 // have missed what is not done again yet.
-func (l *losses) recently(epoch string) bool {
+func (l *losses) recently(now time.Time, epoch string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.epoch != epoch {
 		if l.epoch != "" {
-			l.at = time.Now()
+			l.at = now
 		}
 		l.epoch = epoch
 	}
-	return !l.at.IsZero() && time.Since(l.at) < time.Minute
+	return !l.at.IsZero() && now.Sub(l.at) < time.Minute
 }
 
 // committer commits for all partitions in one request, a few times a second at most: commits lie on nobody's way.
 type committer struct {
-	wake   chan struct{}
-	urgent chan struct{}
+	clock clock.Clock
+	wake  chan struct{}
 
 	mu      sync.Mutex
 	pending map[*worker]int64
+	urgent  bool // one of them cannot wait for others
 }
 
 const commitPause = 250 * time.Millisecond
 
-func newCommitter() *committer {
-	return &committer{wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1), pending: map[*worker]int64{}}
+func newCommitter(c clock.Clock) *committer {
+	return &committer{clock: c, wake: make(chan struct{}, 1), pending: map[*worker]int64{}}
 }
 
 // put commits an offset of a worker's partition soon, or, if urgent, now. The worker gets a Committed.
 func (c *committer) put(w *worker, offset int64, urgent bool) {
 	c.mu.Lock()
 	c.pending[w] = offset
+	c.urgent = c.urgent || urgent
 	c.mu.Unlock()
-	wake := c.wake
-	if urgent {
-		wake = c.urgent
-	}
 	select {
-	case wake <- struct{}{}:
+	case c.wake <- struct{}{}:
 	default:
 	}
 }
@@ -122,33 +114,31 @@ func (c *committer) take() map[*worker]int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.pending
-	c.pending = map[*worker]int64{}
+	c.pending, c.urgent = map[*worker]int64{}, false
 	return p
 }
 
 func (c *committer) run(ctx context.Context, log eventlog.Log) {
-	for {
-		select {
-		case <-c.wake:
-			select {
-			case <-time.After(commitPause): // others come along
-			case <-c.urgent:
-			case <-ctx.Done():
-				return
-			}
-		case <-c.urgent:
-		case <-ctx.Done():
-			return
+	for c.clock.Wait(ctx, time.Time{}, c.wake); ctx.Err() == nil; c.clock.Wait(ctx, time.Time{}, c.wake) {
+		until := c.clock.Now().Add(commitPause) // others come along
+		for ctx.Err() == nil && !c.hurries() && c.clock.Now().Before(until) {
+			c.clock.Wait(ctx, until, c.wake)
 		}
 		c.commit(ctx, log, c.take())
 	}
+}
+
+func (c *committer) hurries() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.urgent
 }
 
 func (c *committer) commit(ctx context.Context, log eventlog.Log, pending map[*worker]int64) {
 	if len(pending) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	ctx, cancel := c.clock.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	offsets := make(map[int32]int64, len(pending))
 	for w, at := range pending {

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/clock"
 	"github.com/futurechat/future/router/cluster"
 	"github.com/futurechat/future/router/eventlog"
 	"github.com/futurechat/future/router/peer"
@@ -41,7 +42,7 @@ type Pool interface {
 	Send(addr string, f peer.Forward, timeout time.Duration, done func(peer.Answer, error))
 }
 
-// Options are what a Router is made of. All but Rand, and the times, must be set.
+// Options are what a Router is made of. All but Clock, Rand, and the times, must be set.
 type Options struct {
 	// Self is this process as the others see it; its ID is the owner of its leases.
 	Self       cluster.Member
@@ -53,6 +54,8 @@ type Options struct {
 	Logger     *zap.Logger
 	Registerer prometheus.Registerer
 
+	// Clock is time and goroutines. Default clock.Real.
+	Clock clock.Clock
 	// Rand gives jitter, in [0,1); it must be safe for concurrent use. Default math/rand/v2.
 	Rand func() float64
 	// LeaseTTL is how long a partition stays with a router that is gone. Default 2 s; it is renewed four times in that time.
@@ -93,6 +96,9 @@ func New(o Options) (*Router, error) {
 	case o.Logger == nil || o.Registerer == nil:
 		return nil, errors.New("deliver: a router needs a logger and a registerer")
 	}
+	if o.Clock == nil {
+		o.Clock = clock.Real
+	}
 	if o.Rand == nil {
 		o.Rand = rand.Float64
 	}
@@ -104,7 +110,7 @@ func New(o Options) (*Router, error) {
 	c := DefaultConfig()
 	c.Wait, c.Rand = cmp.Or(o.Wait, c.Wait), o.Rand
 	return &Router{
-		o: o, metrics: m, config: c, commits: newCommitter(),
+		o: o, metrics: m, config: c, commits: newCommitter(o.Clock),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), ready: make(chan struct{}),
 		workers: map[int32]*worker{},
 	}, nil
@@ -124,15 +130,15 @@ func (r *Router) Run(ctx context.Context) error {
 	r.mu.Unlock()
 	defer close(r.over)
 
-	if err := r.learn(ctx); err != nil || closed(r.stop) {
+	if err := r.learn(ctx); err != nil || clock.Closed(r.stop) {
 		return err
 	}
 	background, end := context.WithCancel(ctx)
-	var others, delivering sync.WaitGroup
+	others, delivering := r.o.Clock.NewGroup(), r.o.Clock.NewGroup()
 	others.Go(func() { r.renewLeases(background) })
 	others.Go(func() { r.poll(background) })
 	others.Go(func() { r.commits.run(background, r.o.Log) })
-	r.assign(ctx, &delivering)
+	r.assign(ctx, delivering)
 	for _, w := range r.owned() {
 		w.release()
 	}
@@ -152,15 +158,14 @@ func (r *Router) Stop(ctx context.Context) error {
 	if over == nil {
 		return nil
 	}
-	select {
-	case <-over:
+	r.o.Clock.Wait(ctx, time.Time{}, over)
+	if clock.Closed(over) {
 		return nil
-	case <-ctx.Done():
-		err := fmt.Errorf("deliver: stopped before all was done: %w", ctx.Err())
-		cancel(err)
-		<-over
-		return err
 	}
+	err := fmt.Errorf("deliver: stopped before all was done: %w", ctx.Err())
+	cancel(err)
+	r.o.Clock.Wait(context.WithoutCancel(ctx), time.Time{}, over)
+	return err
 }
 
 // Ready is closed once all partitions that were this router's at first are being delivered. While another router still has
@@ -169,24 +174,19 @@ func (r *Router) Ready() <-chan struct{} { return r.ready }
 
 // learn reads how many partitions there are, as long as that takes.
 func (r *Router) learn(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil && !clock.Closed(r.stop) {
 		err := r.tryLearn(ctx)
 		if err == nil {
 			return nil
 		}
 		r.o.Logger.Warn("the router waits for the database and the log", zap.Error(err))
-		select {
-		case <-time.After(jittered(time.Second, r.o.Rand)):
-		case <-r.stop:
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+		r.o.Clock.Wait(ctx, r.o.Clock.Now().Add(jittered(time.Second, r.o.Rand)), r.stop)
 	}
+	return context.Cause(ctx)
 }
 
 func (r *Router) tryLearn(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	ctx, cancel := r.o.Clock.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	state, err := r.o.Store.LogState(ctx, chat.TopicMessages)
 	if err != nil {
@@ -248,15 +248,6 @@ func (r *Router) push(records []PushRecord, mail *mailbox) {
 
 func (r *Router) leaseName(partition int32) string {
 	return presence.PartitionLease(chat.TopicMessages, partition)
-}
-
-func closed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
 }
 
 // jittered is half of d to d.

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/clock"
 	"github.com/futurechat/future/router/eventlog"
 	"github.com/futurechat/future/router/peer"
 )
@@ -90,7 +91,9 @@ func (w *worker) release() {
 	}
 }
 
-func (w *worker) leased() bool { return time.Now().Before(*w.lease.Load()) }
+func (w *worker) now() time.Time { return w.r.o.Clock.Now() }
+
+func (w *worker) leased() bool { return w.now().Before(*w.lease.Load()) }
 
 // run takes the partition over and delivers it until it is released or lost, or ctx ends.
 func (w *worker) run(ctx context.Context) {
@@ -106,7 +109,7 @@ func (w *worker) run(ctx context.Context) {
 	if ctx.Err() != nil {
 		return // as if killed: the lease runs out
 	}
-	rctx, cancel := context.WithTimeout(ctx, redisTimeout)
+	rctx, cancel := w.r.o.Clock.WithTimeout(ctx, redisTimeout)
 	defer cancel()
 	if err := w.r.o.Presence.Release(rctx, w.r.leaseName(w.partition), w.r.o.Self.ID); err != nil {
 		w.log.Warn("a partition's lease was not released, and runs out", zap.Error(err))
@@ -144,22 +147,14 @@ func (w *worker) takeOver(ctx context.Context) (Config, bool) {
 
 // pause waits, and reports false if the partition is to be let go.
 func (w *worker) pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-w.leaving:
-			return false
-		case <-t.C:
-			return w.leased()
-		case <-w.mail.wake:
-			if !w.leased() {
-				return false
-			}
+	until := w.now().Add(d)
+	for ctx.Err() == nil && !clock.Closed(w.leaving) && w.leased() {
+		if !w.now().Before(until) {
+			return true
 		}
+		w.r.o.Clock.Wait(ctx, until, w.mail.wake, w.leaving)
 	}
+	return false
 }
 
 func (w *worker) setHalted(halted bool) {
@@ -176,7 +171,7 @@ func (w *worker) setHalted(halted bool) {
 // prepare reads where the partition stands, makes sure that the log still has what is due and all that was seen before, and
 // opens it. The lease was taken before, so the former owner has stopped or is about to: nodes refuse it by its lower epoch.
 func (w *worker) prepare(ctx context.Context) (Config, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	ctx, cancel := w.r.o.Clock.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	c, o, topic := w.r.config, w.r.o, chat.TopicMessages
 	state, err := o.Store.LogState(ctx, topic)
@@ -208,7 +203,7 @@ func (w *worker) prepare(ctx context.Context) (Config, error) {
 	if c.StoreEpoch, err = o.Presence.Epoch(ctx); err != nil {
 		return c, fmt.Errorf("presence epoch: %w", err)
 	}
-	c.StoreLost = w.r.lost.recently(c.StoreEpoch)
+	c.StoreLost = w.r.lost.recently(w.now(), c.StoreEpoch)
 	if c.RouterEpoch, err = o.Store.NextRouterEpoch(ctx, topic, w.partition); err != nil {
 		return c, fmt.Errorf("router epoch: %w", err)
 	}
@@ -233,7 +228,7 @@ func (w *worker) prepare(ctx context.Context) (Config, error) {
 // ---- delivering
 
 func (w *worker) deliver(ctx context.Context, c Config) {
-	now := time.Now()
+	now := w.now()
 	w.p, w.from, w.phaseAt = NewPartition(now, c), c.Start, now
 	w.readCtx, w.endRead = context.WithCancel(ctx)
 	defer func() { w.endRead(); w.closeReader() }()
@@ -243,8 +238,6 @@ func (w *worker) deliver(ctx context.Context, c Config) {
 	w.log.Info("delivering a partition", zap.Uint64("router_epoch", c.RouterEpoch), zap.Int64("from", c.Start), zap.Int64("history", c.History))
 	w.r.poke()
 
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
 	for w.end == nil && ctx.Err() == nil {
 		w.step(ctx, Tick{})
 		for _, e := range w.mail.take() {
@@ -255,7 +248,7 @@ func (w *worker) deliver(ctx context.Context, c Config) {
 		case w.p.Idle():
 			w.next(ctx)
 		default:
-			w.wait(ctx, timer)
+			w.wait(ctx)
 		}
 	}
 	w.count()
@@ -273,17 +266,12 @@ func (w *worker) deliver(ctx context.Context, c Config) {
 }
 
 // wait waits for an answer or the next deadline.
-func (w *worker) wait(ctx context.Context, timer *time.Timer) {
-	var due <-chan time.Time
-	if at, ok := w.p.Deadline(); ok {
-		timer.Reset(time.Until(at))
-		due = timer.C
+func (w *worker) wait(ctx context.Context) {
+	at, ok := w.p.Deadline()
+	if !ok {
+		at = time.Time{}
 	}
-	select {
-	case <-w.mail.wake:
-	case <-due:
-	case <-ctx.Done():
-	}
+	w.r.o.Clock.Wait(ctx, at, w.mail.wake)
 }
 
 // next reads records and hands them to the partition.
@@ -334,7 +322,7 @@ func (w *worker) read() ([]eventlog.Record, error) {
 	ctx := w.readCtx
 	if at, ok := w.p.Deadline(); ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, at)
+		ctx, cancel = w.r.o.Clock.WithTimeout(ctx, at.Sub(w.now()))
 		defer cancel()
 	}
 	records, err := w.readFrom(ctx)
@@ -394,7 +382,7 @@ func (w *worker) apply(ctx context.Context, e Event) {
 	if w.end != nil {
 		return
 	}
-	effects := w.p.Step(time.Now(), e)
+	effects := w.p.Step(w.now(), e)
 	w.observe()
 	for _, e := range effects {
 		w.carryOut(ctx, e)
@@ -406,7 +394,7 @@ func (w *worker) observe() {
 	if w.p.phase == w.phase {
 		return
 	}
-	now := time.Now()
+	now := w.now()
 	if w.phase >= refilling && w.phase <= pushing {
 		w.r.metrics.stage.WithLabelValues(w.phase.String()).Observe(now.Sub(w.phaseAt).Seconds())
 	}
@@ -428,13 +416,13 @@ func (w *worker) count() {
 func (w *worker) carryOut(ctx context.Context, e Effect) {
 	switch e := e.(type) {
 	case AppendRecents:
-		ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+		ctx, cancel := w.r.o.Clock.WithTimeout(ctx, appendTimeout)
 		defer cancel()
 		prevs, epoch, err := w.r.o.Presence.Append(ctx, e.Messages, e.KeepAbove)
 		w.warn("appending to the recents failed", err)
 		w.local = append(w.local, Appended{prevs, epoch, err})
 	case Locate:
-		ctx, cancel := context.WithTimeout(ctx, redisTimeout)
+		ctx, cancel := w.r.o.Clock.WithTimeout(ctx, redisTimeout)
 		defer cancel()
 		places, err := w.r.o.Presence.Locate(ctx, e.Users)
 		w.warn("looking up presence failed", err)
@@ -490,10 +478,10 @@ func (w *worker) reread(ctx context.Context, e Refill) error {
 	}
 	defer func() { _ = reader.Close() }()
 	for at < e.To && w.end == nil {
-		if closed(w.leaving) {
+		if clock.Closed(w.leaving) {
 			return errInterrupted
 		}
-		rctx, cancel := context.WithTimeout(ctx, storeTimeout)
+		rctx, cancel := w.r.o.Clock.WithTimeout(ctx, storeTimeout)
 		records, err := reader.Next(rctx)
 		cancel()
 		if err != nil {

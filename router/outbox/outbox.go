@@ -23,6 +23,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/clock"
 	"github.com/futurechat/future/router/eventlog"
 )
 
@@ -65,6 +66,8 @@ type Options struct {
 	LeaseTTL time.Duration
 	// Batch is how many rows are read at a time. Default 200.
 	Batch int
+	// Clock is time and goroutines. Default clock.Real.
+	Clock clock.Clock
 	// Failpoint, if not nil, is called at each named point, for tests that end the process there.
 	Failpoint  func(name string)
 	Logger     *zap.Logger
@@ -89,6 +92,9 @@ type metrics struct {
 
 // New makes a Publisher.
 func New(o Options) (*Publisher, error) {
+	if o.Clock == nil {
+		o.Clock = clock.Real
+	}
 	if o.Every <= 0 {
 		o.Every = time.Second
 	}
@@ -171,14 +177,14 @@ func (p *Publisher) produce(ctx context.Context, row chat.Outgoing) (result stri
 	if err != nil {
 		return "", err
 	}
-	answered := make(chan error, 1)
-	if err := p.opts.Log.Append(entry, func(_ eventlog.Appended, err error) { answered <- err }); err != nil {
+	answered := make(chan struct{})
+	var failed error // read once answered is closed
+	if err := p.opts.Log.Append(entry, func(_ eventlog.Appended, err error) { failed = err; close(answered) }); err != nil {
 		return "", err
 	}
-	select {
-	case err := <-answered:
-		return "produced", err
-	case <-ctx.Done(): // it may still be written: the row stays, and is looked for
+	p.opts.Clock.Wait(ctx, time.Time{}, answered)
+	if !clock.Closed(answered) { // it may still be written: the row stays, and is looked for
 		return "", errors.Join(eventlog.ErrUnknownOutcome, context.Cause(ctx))
 	}
+	return "produced", failed
 }

@@ -4,37 +4,31 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/clock"
 	"github.com/futurechat/future/router/presence"
 )
 
 // Run sweeps until ctx ends, whenever it holds the lease, and then gives it up. Failures are logged, and tried again at the next
 // look; without a lease store nobody sweeps: nothing is delivered then anyway.
 func (p *Publisher) Run(ctx context.Context) error {
-	tick := time.NewTicker(p.opts.Every)
-	defer tick.Stop()
 	defer p.release(ctx)
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
+	for clock.Sleep(ctx, p.opts.Clock, p.opts.Every) {
 		if err := p.look(ctx); err != nil && ctx.Err() == nil {
 			p.opts.Logger.Warn("outbox sweep failed, tried again at the next look", zap.Error(err))
 		}
 	}
+	return nil
 }
 
 func (p *Publisher) release(ctx context.Context) {
 	if !p.leased {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.opts.Every)
+	ctx, cancel := p.opts.Clock.WithTimeout(context.WithoutCancel(ctx), p.opts.Every)
 	defer cancel()
 	if err := p.opts.Leases.Release(ctx, presence.OutboxLease, p.opts.Owner); err != nil {
 		p.opts.Logger.Warn("outbox lease not released: it ends by itself", zap.Error(err))
@@ -57,7 +51,7 @@ func (p *Publisher) look(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("unsent: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.opts.LeaseTTL/2) // a lease that was renewed now holds until then
+	ctx, cancel := p.opts.Clock.WithTimeout(ctx, p.opts.LeaseTTL/2) // a lease that was renewed now holds until then
 	defer cancel()
 	return p.sweep(ctx, rows)
 }
@@ -104,7 +98,7 @@ func (p *Publisher) sweep(ctx context.Context, rows []chat.Outgoing) error {
 }
 
 func (p *Publisher) bringInTime(ctx context.Context, rows []chat.Outgoing) error {
-	ctx, cancel := context.WithTimeout(ctx, p.opts.Every)
+	ctx, cancel := p.opts.Clock.WithTimeout(ctx, p.opts.Every)
 	defer cancel()
 	return p.bring(ctx, rows)
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/futurechat/future/router/clock"
 )
 
 // NodeStore is what a Node needs of the store.
@@ -25,6 +27,8 @@ type NodeOptions struct {
 	// PeerAddr is where other nodes reach this one: the value of its lease.
 	PeerAddr string
 	Logger   *zap.Logger
+	// Clock is time and goroutines. Default clock.Real.
+	Clock clock.Clock
 	// CallTimeout bounds each call of the store. Default 1 s.
 	CallTimeout time.Duration
 	Keeper      KeeperOptions
@@ -72,6 +76,9 @@ func NewNode(o NodeOptions) *Node {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
+	if o.Clock == nil {
+		o.Clock = clock.Real
+	}
 	setDefault(&o.CallTimeout, time.Second)
 	if o.Keeper.NewIncarnation == nil {
 		o.Keeper.NewIncarnation = rand.Text
@@ -91,7 +98,7 @@ func (n *Node) Unregister(connection uint64) { n.post(Unregister{connection}) }
 // It is exact: what was asked for in time is "" from the very moment on at which the lease is late.
 func (n *Node) Incarnation() string {
 	l := n.live.Load()
-	if l == nil || !time.Now().Before(l.until) {
+	if l == nil || !n.o.Clock.Now().Before(l.until) {
 		return ""
 	}
 	return l.incarnation
@@ -128,7 +135,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.state, n.cancel = running, cancel
 	n.mu.Unlock()
 
-	r := &run{n: n, ctx: ctx, keeper: NewKeeper(n.o.Keeper)}
+	r := &run{n: n, ctx: ctx, clock: n.o.Clock, keeper: NewKeeper(n.o.Keeper), calls: n.o.Clock.NewGroup()}
 	err := r.loop()
 	n.live.Store(nil)
 	cancel(errClosed)
@@ -153,49 +160,45 @@ func (n *Node) Close(ctx context.Context) error {
 		return nil
 	}
 	n.post(Shutdown{})
-	select {
-	case <-n.done:
+	n.o.Clock.Wait(ctx, time.Time{}, n.done)
+	if clock.Closed(n.done) {
 		return nil
-	case <-ctx.Done():
-		cancel(errClosed)
-		<-n.done
-		return fmt.Errorf("presence: entries are left behind: %w", ctx.Err())
 	}
+	cancel(errClosed)
+	n.o.Clock.Wait(context.WithoutCancel(ctx), time.Time{}, n.done)
+	return fmt.Errorf("presence: entries are left behind: %w", ctx.Err())
 }
 
 // run is what Run's goroutine owns.
 type run struct {
 	n      *Node
 	ctx    context.Context
+	clock  clock.Clock
 	keeper *Keeper
-	calls  sync.WaitGroup
+	calls  clock.Group
 	failed bool // the last call, so that a failure is logged once
 	over   bool
 }
 
 func (r *run) loop() error {
-	r.step(Tick{})
-	timer := time.NewTimer(time.Until(r.keeper.Next()))
-	defer timer.Stop()
-	for !r.over {
-		select {
-		case <-r.n.wake:
-		case <-timer.C:
-			r.step(Tick{})
-		case <-r.ctx.Done():
+	for r.step(Tick{}); !r.over; {
+		r.clock.Wait(r.ctx, r.keeper.Next(), r.n.wake)
+		if r.ctx.Err() != nil {
 			return context.Cause(r.ctx)
+		}
+		if !r.clock.Now().Before(r.keeper.Next()) {
+			r.step(Tick{})
 		}
 		for _, e := range r.n.take() {
 			r.step(e)
 		}
-		timer.Reset(time.Until(r.keeper.Next()))
 	}
 	return nil
 }
 
 func (r *run) step(e Event) {
 	r.note(e)
-	effects := r.keeper.Step(time.Now(), e)
+	effects := r.keeper.Step(r.clock.Now(), e)
 	if incarnation, until := r.keeper.Incarnation(); incarnation == "" {
 		r.n.live.Store(nil)
 	} else {
@@ -282,7 +285,7 @@ func (r *run) write(ctx context.Context, e WriteEntries) Event {
 // call makes a call of the store, bounded in time, and posts its answer.
 func (r *run) call(f func(ctx context.Context) Event) {
 	r.calls.Go(func() {
-		ctx, cancel := context.WithTimeout(r.ctx, r.n.o.CallTimeout)
+		ctx, cancel := r.clock.WithTimeout(r.ctx, r.n.o.CallTimeout)
 		defer cancel()
 		r.n.post(f(ctx))
 	})

@@ -8,11 +8,10 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/futurechat/future/clientsdk/wire"
 	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
 	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/clock"
 )
 
 // headReads is how many conversations of one request are looked at at a time.
@@ -26,7 +25,7 @@ const headReads = 8
 // The unread are those of the database and, above its head, those of others in the recents. UNAVAILABLE if the database is away,
 // or if presence is and what the database does not have is too much to be read from the log.
 func (r *Reader) Heads(ctx context.Context, user int64) ([]*pb.Head, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.opts.Patience)
+	ctx, cancel := r.opts.Clock.WithTimeout(ctx, r.opts.Patience)
 	defer cancel()
 	newest, recentErr := r.opts.Recents.Heads(ctx, user)
 	if recentErr != nil {
@@ -36,18 +35,20 @@ func (r *Reader) Heads(ctx context.Context, user int64) ([]*pb.Head, error) {
 	if err != nil {
 		return nil, err
 	}
-	var group errgroup.Group
-	group.SetLimit(headReads)
+	var above []*pb.Head // those that the recents are ahead of
 	for _, conversation := range slices.Sorted(maps.Keys(newest)) {
 		if chat.MayRead(user, conversation) != nil {
 			continue
 		}
 		h := heads.get(conversation)
 		if newest[conversation] > h.GetSeq() {
-			group.Go(func() error { return r.raise(ctx, user, h, newest[conversation]) })
+			above = append(above, h)
 		}
 	}
-	if err := group.Wait(); err != nil {
+	err = clock.Each(r.opts.Clock, len(above), headReads, func(i int) error {
+		return r.raise(ctx, user, above[i], newest[above[i].GetConversation()])
+	})
+	if err != nil {
 		return nil, err
 	}
 	return r.newest(ctx, heads)
@@ -126,15 +127,11 @@ func (r *Reader) headsFromLog(ctx context.Context, user int64) ([]*pb.Head, erro
 		return nil, err
 	}
 	ends := make([]int64, r.opts.Topic.Partitions)
-	var group errgroup.Group
-	group.SetLimit(headReads)
-	for p := range ends {
-		group.Go(func() (err error) {
-			_, ends[p], err = r.opts.Log.Bounds(ctx, chat.TopicMessages, int32(p))
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
+	err = clock.Each(r.opts.Clock, len(ends), headReads, func(p int) (err error) {
+		_, ends[p], err = r.opts.Log.Bounds(ctx, chat.TopicMessages, int32(p))
+		return err
+	})
+	if err != nil {
 		return nil, unavailable("log bounds", err)
 	}
 	records := int64(0)

@@ -224,25 +224,18 @@ func (p storedPage) settles(q query) bool { return q.before <= p.to || q.forward
 // it may be older than the caller's recents shows as a hole, and is filled from the log.
 func (r *Reader) stored(ctx context.Context, q query) (storedPage, error) {
 	key := fmt.Sprintf("%s %d %d %d %t", q.conversation, q.after, q.before, q.limit, q.forward)
-	shared := r.flight.DoChan(key, func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.opts.Patience)
+	p, err := r.flight.do(ctx, r.opts.Clock, key, func() (storedPage, error) {
+		ctx, cancel := r.opts.Clock.WithTimeout(context.WithoutCancel(ctx), r.opts.Patience)
 		defer cancel()
 		offsets, err := r.opts.Store.HistoryOffsets(ctx, chat.TopicMessages)
 		if err != nil {
-			return nil, err
+			return storedPage{}, err
 		}
 		messages, err := r.opts.Store.Messages(ctx, q.conversation, q.after, q.bound(), q.limit+1, q.forward)
 		return storedPage{offset: offsets[r.partition(q.conversation)], stretch: stretch{messages: messages}}, err
 	})
-	var p storedPage
-	select {
-	case got := <-shared:
-		if got.Err != nil {
-			return p, unavailable("history", got.Err)
-		}
-		p, _ = got.Val.(storedPage)
-	case <-ctx.Done():
-		return p, unavailable("history", context.Cause(ctx))
+	if err != nil {
+		return p, unavailable("history", err)
 	}
 	p.messages = cloneAll(p.messages) // shared, and prev_seq is set on them
 	p.from, p.to = q.after, r.seq(p.offset)

@@ -17,10 +17,9 @@ import (
 	"context"
 	"time"
 
-	"golang.org/x/sync/singleflight"
-
 	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
 	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/clock"
 	"github.com/futurechat/future/router/eventlog"
 	"github.com/futurechat/future/router/presence"
 )
@@ -56,14 +55,15 @@ type Options struct {
 	LogReads int
 	// Patience is how long one request may read the database or the log. Default 3 s.
 	Patience time.Duration
+	// Clock is time and goroutines. Default clock.Real.
+	Clock clock.Clock
 }
 
 // Reader reads conversations. Its methods are safe for concurrent use. An error is, or holds, a *wire.Error.
 type Reader struct {
-	opts  Options
-	reads chan struct{}
-	// flight lets many that ask the database the same at a time share one answer.
-	flight singleflight.Group
+	opts   Options
+	reads  chan struct{}
+	flight flight
 }
 
 // New makes a Reader.
@@ -76,6 +76,9 @@ func New(o Options) *Reader {
 	}
 	if o.Patience <= 0 {
 		o.Patience = 3 * time.Second
+	}
+	if o.Clock == nil {
+		o.Clock = clock.Real
 	}
 	return &Reader{opts: o, reads: make(chan struct{}, o.LogReads)}
 }
@@ -97,7 +100,7 @@ func (r *Reader) History(ctx context.Context, user int64, req *pb.HistoryRequest
 		return nil, err
 	}
 	q := newQuery(req)
-	ctx, cancel := context.WithTimeout(ctx, r.opts.Patience)
+	ctx, cancel := r.opts.Clock.WithTimeout(ctx, r.opts.Patience)
 	defer cancel()
 	return r.page(ctx, q)
 }
