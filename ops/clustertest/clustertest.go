@@ -35,6 +35,8 @@ type Options struct {
 	Partitions int
 	// RelayRedis has the processes reach Redis through Cluster.RedisRelay, which a test can cut.
 	RelayRedis bool
+	// Hosts has the processes listen where those on a Host reach them: see AddHost. It needs Linux and root.
+	Hosts bool
 	// Env is added to the environment of every process.
 	Env []string
 	// Servers to use, which stay when the cluster ends; if nil, those that FindServers finds, which end with it.
@@ -58,6 +60,7 @@ type Cluster struct {
 	config   string
 	servers  *Servers // to be stopped with the cluster
 	dropDB   func(context.Context) error
+	lan      *lan // with Options.Hosts
 	mu       sync.Mutex
 	seed     string
 	started  int
@@ -124,10 +127,15 @@ func Start(ctx context.Context, o Options) (_ *Cluster, err error) {
 		return nil, err
 	}
 	if o.RelayRedis {
-		if c.RedisRelay, err = newRelay(ctx, c.Redis); err != nil {
+		if c.RedisRelay, err = newRelay(ctx, "127.0.0.1:0", c.Redis); err != nil {
 			return nil, err
 		}
 		c.Redis = c.RedisRelay.Addr
+	}
+	if o.Hosts {
+		if c.lan, err = newLAN(ctx, c.servedAt()); err != nil {
+			return nil, err
+		}
 	}
 	if err := c.writeConfig(); err != nil {
 		return nil, err
@@ -166,12 +174,16 @@ func (c *Cluster) prepare(ctx context.Context) (err error) {
 func (c *Cluster) writeConfig() error {
 	replication, inSync := Copies(c.Kafka)
 	c.config = filepath.Join(c.opts.Dir, "future.yaml")
+	at := "127.0.0.1:0"
+	if c.lan != nil {
+		at = c.lan.addr + ":0"
+	}
 	lines := []string{
 		"kafka: " + quote(c.Kafka), "redis: " + quote(c.Redis), "mysql: " + quote(c.Database),
 		"namespace: " + quote(c.Namespace), "secret: " + quote(rand.Text()),
 		fmt.Sprintf("partitions: %d", c.opts.Partitions),
 		fmt.Sprintf("replication: %d", replication), fmt.Sprintf("min-insync: %d", inSync),
-		"admin-addr: 127.0.0.1:0", "gossip-addr: 127.0.0.1:0", "peer-addr: 127.0.0.1:0", "addr: 127.0.0.1:0",
+		"admin-addr: " + at, "gossip-addr: " + at, "peer-addr: " + at, "addr: " + at,
 	}
 	return os.WriteFile(c.config, []byte(strings.Join(lines, "\n")+"\n"), 0o600)
 }
@@ -205,6 +217,10 @@ func (c *Cluster) Addrs() []string {
 
 // Add starts another process of a role (node, router, history) with extra environment and waits until it is ready.
 func (c *Cluster) Add(ctx context.Context, role string, env ...string) (*Process, error) {
+	return c.add(ctx, nil, role, env)
+}
+
+func (c *Cluster) add(ctx context.Context, host *Host, role string, env []string) (*Process, error) {
 	c.mu.Lock()
 	c.started++
 	name := fmt.Sprintf("%s-%d", role, c.started)
@@ -214,7 +230,13 @@ func (c *Cluster) Add(ctx context.Context, role string, env ...string) (*Process
 	if seed != "" {
 		args = append(args, "-seeds", seed)
 	}
+	if host != nil {
+		args = append(args, host.flags()...)
+	}
 	cmd := c.Command(context.WithoutCancel(ctx), role, args...)
+	if host != nil {
+		host.contain(cmd)
+	}
 	cmd.Env = append(cmd.Env, env...)
 	p, err := startProcess(ctx, name, cmd, filepath.Join(c.opts.Dir, name+".log"))
 	if err != nil {
@@ -255,6 +277,9 @@ func (c *Cluster) Stop(ctx context.Context) error {
 	wait.Wait()
 	if c.RedisRelay != nil {
 		c.RedisRelay.close()
+	}
+	if c.lan != nil {
+		errs = append(errs, c.lan.close(ctx))
 	}
 	if c.dropDB != nil {
 		errs = append(errs, c.dropDB(ctx))

@@ -12,7 +12,7 @@ type Relay struct {
 	// Addr is where the processes find it.
 	Addr string
 
-	to       string
+	dial     func() (net.Conn, error)
 	listener net.Listener
 	wait     sync.WaitGroup
 
@@ -21,14 +21,21 @@ type Relay struct {
 	conns map[net.Conn]bool
 }
 
-func newRelay(ctx context.Context, to string) (*Relay, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+// newRelay listens on addr and passes everything on to the server at to.
+func newRelay(ctx context.Context, addr, to string) (*Relay, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	r := &Relay{Addr: l.Addr().String(), to: to, listener: l, conns: map[net.Conn]bool{}}
+	return relayOn(l, func() (net.Conn, error) {
+		return net.Dial("tcp", to) //nolint:noctx // on loopback it answers at once
+	}), nil
+}
+
+func relayOn(l net.Listener, dial func() (net.Conn, error)) *Relay {
+	r := &Relay{Addr: l.Addr().String(), dial: dial, listener: l, conns: map[net.Conn]bool{}}
 	r.wait.Go(r.accept)
-	return r, nil
+	return r
 }
 
 func (r *Relay) accept() {
@@ -42,7 +49,7 @@ func (r *Relay) accept() {
 }
 
 func (r *Relay) serve(client net.Conn) {
-	server, err := net.Dial("tcp", r.to) //nolint:noctx // on loopback it answers at once
+	server, err := r.dial()
 	if err != nil {
 		_ = client.Close() // as a server that is away
 		return
