@@ -195,6 +195,9 @@ func (w *worker) write(ctx context.Context, b chat.Batch) error {
 }
 
 func (w *worker) tryWrite(ctx context.Context, b chat.Batch) (duplicates, differing int, err error) {
+	if ctx.Err() != nil {
+		return 0, 0, ctx.Err()
+	}
 	select {
 	case w.h.writing <- struct{}{}:
 		defer func() { <-w.h.writing }()

@@ -14,6 +14,7 @@ type mailbox struct {
 	events    []Event
 	poked     bool
 	interrupt context.CancelFunc // not nil while the worker reads
+	waited    bool               // what was dropped ends the read as well
 }
 
 func newMailbox() *mailbox { return &mailbox{wake: make(chan struct{}, 1)} }
@@ -21,7 +22,7 @@ func newMailbox() *mailbox { return &mailbox{wake: make(chan struct{}, 1)} }
 // post adds an event, and ends a read.
 func (m *mailbox) post(e Event) { m.put(e, true) }
 
-// drop adds an event that can wait until the next records come.
+// drop adds an event that can wait until the next records come, unless reading says otherwise.
 func (m *mailbox) drop(e Event) { m.put(e, false) }
 
 // poke makes the worker look around.
@@ -33,7 +34,7 @@ func (m *mailbox) put(e Event, urgent bool) {
 		m.events = append(m.events, e)
 	}
 	var interrupt context.CancelFunc
-	if urgent {
+	if urgent || m.waited {
 		m.poked = true
 		interrupt, m.interrupt = m.interrupt, nil
 	}
@@ -56,14 +57,14 @@ func (m *mailbox) take() []Event {
 	return events
 }
 
-// reading lets interrupt be called by the next urgent event. It reports false if there was one already.
-func (m *mailbox) reading(interrupt context.CancelFunc) bool {
+// reading lets interrupt be called by the next urgent event; if waited, by any. It reports false if there was one already.
+func (m *mailbox) reading(interrupt context.CancelFunc, waited bool) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.poked {
+	if m.poked || waited && len(m.events) > 0 {
 		return false
 	}
-	m.interrupt = interrupt
+	m.interrupt, m.waited = interrupt, waited
 	return true
 }
 
@@ -71,5 +72,5 @@ func (m *mailbox) reading(interrupt context.CancelFunc) bool {
 func (m *mailbox) read() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.interrupt = nil
+	m.interrupt, m.waited = nil, false
 }

@@ -301,6 +301,9 @@ func (p *Partition) redone() {
 
 func (p *Partition) commitDue() bool { return !p.inCommit && p.done > p.asked }
 
+// commitWaits reports whether the next commit can be asked for only when the last was answered: no deadline is due for it.
+func (p *Partition) commitWaits() bool { return p.inCommit && p.done > p.asked }
+
 // commit asks for a commit if there is something new, not too often.
 func (p *Partition) commit() {
 	if p.commitDue() && p.phase != ended && (p.phase == leaving || !p.now.Before(p.commitAt)) {

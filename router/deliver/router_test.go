@@ -563,6 +563,27 @@ func TestRouter_KilledBeforeItsFirstCommit_AllArrive(t *testing.T) {
 	})
 }
 
+// The second message is done while the commit of the first is under way, and nothing comes after it.
+func TestRouter_NothingMoreComes_TheLastOffsetIsCommitted(t *testing.T) {
+	bubble(t, func(t *testing.T, c *cell) {
+		r := c.router("a", nil)
+		c.waitReady(r)
+		c.send(2, 1)
+		time.Sleep(1240 * time.Millisecond) // fake time: commits are asked for at 0 and 1 s, and wait 250 ms for others
+		c.send(2, 2)
+		time.Sleep(5 * time.Millisecond)
+		c.send(2, 3)
+		c.waitFor(5*time.Second, "the commit of all", func() bool {
+			committed, err := c.log.Committed(t.Context(), deliver.Group, chat.TopicMessages)
+			sum := int64(0)
+			for _, at := range committed {
+				sum += at
+			}
+			return err == nil && sum == 3
+		})
+	})
+}
+
 func TestRouter_LeaseTaken_StopsAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, c *cell) {
 		c.node("a", 2)

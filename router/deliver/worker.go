@@ -315,7 +315,7 @@ var errInterrupted = errors.New("there is something else to do")
 
 // read waits for records; errInterrupted at an urgent event or the next deadline.
 func (w *worker) read() ([]eventlog.Record, error) {
-	if !w.mail.reading(w.endRead) {
+	if !w.mail.reading(w.endRead, w.p.commitWaits()) {
 		return nil, errInterrupted
 	}
 	defer w.mail.read()
