@@ -21,11 +21,16 @@ type Client struct {
 	session *session.Session
 	held    [][]byte     // answers that found no room, in order
 	next    *session.Run // what is to be run when they have gone, so that there are never many
+	// prepared is the send that runs, once it was checked; set before session.Prepared is posted.
+	prepared chat.Record
 
 	mu      sync.Mutex
 	events  []session.Event // nil: there is room for what is held
 	running bool
 	closed  bool
+	failed  int // of events, those that tell of a failed append
+
+	appending sync.Mutex // held while an append is handed to the log (see Node.append)
 	// Set when a log-in succeeds, before the session lives.
 	who    chat.Session
 	behind bool // a delivery found no room: the client must compare heads once there is some
@@ -86,6 +91,9 @@ func (c *Client) Drained() {
 func (c *Client) post(e session.Event) {
 	c.mu.Lock()
 	c.events = append(c.events, e)
+	if failedAppend(e) {
+		c.failed++
+	}
 	if c.running {
 		c.mu.Unlock()
 		return
@@ -106,6 +114,9 @@ func (c *Client) work() {
 		next := c.events[0]
 		c.events[0] = nil
 		c.events = c.events[1:]
+		if failedAppend(next) {
+			c.failed--
+		}
 		c.mu.Unlock()
 		if next == nil {
 			c.release()
@@ -120,6 +131,24 @@ func (c *Client) work() {
 	c.mu.Unlock()
 }
 
+// prepare says that a checked send may go to the log.
+func (c *Client) prepare(r chat.Record) {
+	c.prepared = r
+	c.post(session.Prepared{})
+}
+
+// hasFailed reports whether a failed append is told that the session has not been given yet.
+func (c *Client) hasFailed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed > 0
+}
+
+func failedAppend(e session.Event) bool {
+	a, ok := e.(session.Appended)
+	return ok && a.Err != nil
+}
+
 func (c *Client) carryOut(e session.Effect) {
 	switch e := e.(type) {
 	case session.Write:
@@ -132,6 +161,8 @@ func (c *Client) carryOut(e session.Effect) {
 			return
 		}
 		c.node.run(c, e)
+	case session.Append:
+		c.node.append(c)
 	case session.Register:
 		c.conn.LoggedIn()
 		c.node.metrics.sessions.Inc()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -35,7 +36,7 @@ func (n *Node) run(c *Client, r session.Run) {
 				return
 			}
 			if decided {
-				n.append(c, chat.Record{Kind: chat.KindMessage, Message: m})
+				c.prepare(chat.Record{Kind: chat.KindMessage, Message: m})
 				return
 			}
 		}
@@ -253,16 +254,31 @@ func (n *Node) send(ctx context.Context, c *Client, who chat.Account, r *pb.Send
 		}
 		record.Resend, record.SearchFrom = true, sent.SearchFrom
 	}
-	n.append(c, record)
-	return nil, nil
+	c.prepared = record
+	return session.Prepared{}, nil
 }
 
 // append hands a checked message to the log, and then lets the session go on: in this order, or the session's next message could
 // overtake it.
-func (n *Node) append(c *Client, r chat.Record) {
+//
+// Nor may it overtake one that has failed. The log refuses what comes while it tells of a failure; once it has told, the session must
+// know. So a failure that is told but that the session has not been given goes first, and none is told to its end while this is
+// between looking for such and the log.
+func (n *Node) append(c *Client) {
+	c.appending.Lock()
+	defer c.appending.Unlock()
+	if c.hasFailed() {
+		c.post(session.Prepared{})
+		return
+	}
+	r := c.prepared
+	c.prepared = chat.Record{}
 	m := r.Message
 	answer := session.Appended{Conversation: m.GetConversation(), ClientMsgID: m.GetClientMsgId()}
 	entry, err := r.Entry(n.opts.Topic.Partitions)
+	var handing atomic.Bool // the log may answer before Append returns
+	handing.Store(true)
+	defer handing.Store(false)
 	if err == nil {
 		began := n.opts.Clock.Now()
 		err = n.opts.Log.Append(entry, func(at eventlog.Appended, err error) {
@@ -273,6 +289,10 @@ func (n *Node) append(c *Client, r chat.Record) {
 				answer.Seq, answer.Time = eventlog.Seq(n.opts.Topic.Epoch, at.Offset), at.Time
 			}
 			c.post(answer)
+			if err != nil && !handing.Load() {
+				c.appending.Lock()
+				c.appending.Unlock() //nolint:staticcheck // only to have an append that is being handed over be over
+			}
 		})
 	}
 	if err != nil {

@@ -125,6 +125,9 @@ type (
 	}
 	// Registered answers Register. Degraded: presence is away, and the shell registers later.
 	Registered struct{ Degraded bool }
+	// Prepared says of a send that runs that the rules allow it: it may go to the log, unless one has failed meanwhile that must go
+	// first.
+	Prepared struct{}
 	// Admitted is Done for a send: the rules allow it and the log has taken it into its queue. It may come after Appended. Each
 	// has both; one that the log did not take has Done alone.
 	Admitted struct{ Conversation, ClientMsgID string }
@@ -149,6 +152,7 @@ type (
 func (Received) event()   {}
 func (Done) event()       {}
 func (Registered) event() {}
+func (Prepared) event()   {}
 func (Admitted) event()   {}
 func (Appended) event()   {}
 func (Deliver) event()    {}
@@ -163,11 +167,13 @@ type (
 	Write struct{ Envelope *pb.Envelope }
 	// Forward sends an encoded frame, shared with other sessions.
 	Forward struct{ Frame []byte }
-	// Run carries out a request in a worker, and answers Done or Admitted. At most one is under way.
+	// Run carries out a request in a worker, and answers Done, or for a send Prepared. At most one is under way.
 	Run struct {
 		User    int64
 		Request *pb.Envelope
 	}
+	// Append hands the send that was prepared to the log, and answers Admitted, or Done if it was not taken.
+	Append struct{}
 	// Register writes presence for this connection, and answers Registered.
 	Register struct{ User int64 }
 	// Unregister removes presence for this connection.
@@ -179,6 +185,7 @@ type (
 func (Write) effect()      {}
 func (Forward) effect()    {}
 func (Run) effect()        {}
+func (Append) effect()     {}
 func (Register) effect()   {}
 func (Unregister) effect() {}
 func (Close) effect()      {}
@@ -195,6 +202,8 @@ func (s *Session) Step(now time.Time, e Event) []Effect {
 		return s.done(now, e)
 	case Registered:
 		return s.registered(now, e)
+	case Prepared:
+		return s.prepared(now)
 	case Admitted:
 		return s.admitted(now, e)
 	case Appended:
@@ -313,7 +322,7 @@ func (s *Session) holdBack(e request, r *pb.SendRequest) ([]Effect, bool) {
 		return nil, true
 	}
 	if first := s.firstHeld(key.conversation, e.arrival); first != "" && first != key.id {
-		return refuse(id, wire.Errorf(pb.Code_CODE_RETRY_IN_ORDER, "resend %s first: its outcome is not known", first)), true
+		return refuseInOrder(id, first), true
 	}
 	if len(s.sends) >= s.limits.InFlight {
 		return s.refuse(e, s.overload("too many messages await the log")), true
@@ -399,6 +408,23 @@ func (s *Session) registered(now time.Time, e Registered) []Effect {
 		r.Degraded = e.Degraded
 	}
 	return append([]Effect{Write{entry}}, s.next(now)...)
+}
+
+// prepared lets the running send go to the log. What was on its way when the send began to run may have failed since.
+func (s *Session) prepared(now time.Time) []Effect {
+	ran, r := s.running, s.running.GetSend()
+	if r == nil {
+		return nil
+	}
+	if first := s.firstHeld(r.GetConversation(), ran.arrival); first != "" && first != r.GetClientMsgId() {
+		s.running = request{}
+		return append(refuseInOrder(ran.GetId(), first), s.next(now)...)
+	}
+	return []Effect{Append{}}
+}
+
+func refuseInOrder(id uint64, first string) []Effect {
+	return refuse(id, wire.Errorf(pb.Code_CODE_RETRY_IN_ORDER, "resend %s first: its outcome is not known", first))
 }
 
 func (s *Session) admitted(now time.Time, e Admitted) []Effect {

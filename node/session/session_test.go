@@ -60,6 +60,8 @@ func name(e session.Effect) string {
 		return "forward"
 	case session.Register:
 		return "register"
+	case session.Append:
+		return "append"
 	case session.Unregister:
 		return "unregister"
 	case session.Close:
@@ -187,6 +189,24 @@ func TestR18_AFailedSendHoldsBackWhatComesAfter(t *testing.T) {
 	s.step(admitted(b))
 	s.step(appended(b, nil), "12:sent")
 	s.step(send(13, c), "run 13")
+}
+
+// The second is being looked up in the database when the first fails: it must not go to the log then.
+func TestR18_AFailureHoldsBackASendThatIsBeingChecked(t *testing.T) {
+	a, b := wire.NewMessageID(), wire.NewMessageID()
+	s := newScript(t, session.DefaultLimits)
+	s.enter()
+	s.step(send(3, a), "run 3")
+	s.step(session.Prepared{}, "append")
+	s.step(admitted(a))
+	s.step(send(4, b), "run 4")
+	s.step(appended(a, away), "3:UNAVAILABLE")
+	s.step(session.Prepared{}, "4:RETRY_IN_ORDER")
+	s.step(send(5, a), "run 5")
+	s.step(session.Prepared{}, "append")
+	s.step(admitted(a))
+	s.step(send(6, b), "run 6")
+	s.step(session.Prepared{}, "append") // behind the first in the log's queue
 }
 
 func TestR18_ARefusalForWantOfRoomHoldsBackToo(t *testing.T) {
