@@ -1,0 +1,108 @@
+package simulation
+
+import (
+	"context"
+	"time"
+
+	"github.com/futurechat/future/router/presence"
+)
+
+// redis is presence, as one server. Leases in it end by true time.
+type redis struct {
+	service
+	memory *presence.Memory
+}
+
+func newRedis(w *world) *redis {
+	return &redis{
+		service: service{
+			w: w, name: "redis", rng: w.stream("redis"), usual: 300 * time.Microsecond,
+			away: presence.ErrUnavailable, lost: presence.ErrUnavailable,
+		},
+		memory: presence.NewMemory(presence.MemoryOptions{Now: w.time}),
+	}
+}
+
+// redisPort is presence as a process reaches it.
+type redisPort struct {
+	p *proc
+	r *redis
+}
+
+var _ presence.Store = redisPort{}
+
+func (w *world) redisPort(p *proc) redisPort { return redisPort{p, w.redis} }
+
+func (r redisPort) Register(ctx context.Context, entries []presence.Entry) ([]bool, error) {
+	return call(ctx, r.p, &r.r.service, "Register", func() ([]bool, error) { return r.r.memory.Register(at, entries) })
+}
+
+func (r redisPort) Unregister(ctx context.Context, entries []presence.Entry) error {
+	return do(ctx, r.p, &r.r.service, "Unregister", func() error { return r.r.memory.Unregister(at, entries) })
+}
+
+func (r redisPort) Locate(ctx context.Context, users []int64) ([][]presence.Place, error) {
+	return call(ctx, r.p, &r.r.service, "Locate", func() ([][]presence.Place, error) { return r.r.memory.Locate(at, users) })
+}
+
+func (r redisPort) Epoch(ctx context.Context) (string, error) {
+	return call(ctx, r.p, &r.r.service, "Epoch", func() (string, error) { return r.r.memory.Epoch(at) })
+}
+
+func (r redisPort) Acquire(ctx context.Context, name, owner, value string, ttl time.Duration) (bool, error) {
+	return call(ctx, r.p, &r.r.service, "Acquire", func() (bool, error) {
+		ok, err := r.r.memory.Acquire(at, name, owner, value, ttl)
+		if ok {
+			r.p.w.truth.leased(name, owner)
+		}
+		return ok, err
+	})
+}
+
+func (r redisPort) Renew(ctx context.Context, name, owner string, ttl time.Duration) (bool, error) {
+	return call(ctx, r.p, &r.r.service, "Renew", func() (bool, error) {
+		ok, err := r.r.memory.Renew(at, name, owner, ttl)
+		if err == nil && !ok {
+			r.p.w.count("leases lost")
+			r.p.w.tracef("%s has lost %s", r.p.name, name)
+		}
+		return ok, err
+	})
+}
+
+func (r redisPort) Release(ctx context.Context, name, owner string) error {
+	return do(ctx, r.p, &r.r.service, "Release", func() error { return r.r.memory.Release(at, name, owner) })
+}
+
+func (r redisPort) Append(ctx context.Context, messages []presence.Recent, keepAbove uint64) ([]presence.Prev, string, error) {
+	type appended struct {
+		prevs []presence.Prev
+		epoch string
+	}
+	a, err := call(ctx, r.p, &r.r.service, "Append", func() (appended, error) {
+		if lies := r.p.w.planted.recents; lies != nil && lies() {
+			epoch, err := r.r.memory.Epoch(at)
+			return appended{make([]presence.Prev, len(messages)), epoch}, err
+		}
+		prevs, epoch, err := r.r.memory.Append(at, messages, keepAbove)
+		if err == nil {
+			r.p.w.truth.appended(messages, prevs)
+		}
+		return appended{prevs, epoch}, err
+	})
+	return a.prevs, a.epoch, err
+}
+
+func (r redisPort) Page(ctx context.Context, conversation string, after, before uint64, limit int, forward bool) (presence.Page, error) {
+	return call(ctx, r.p, &r.r.service, "Page", func() (presence.Page, error) {
+		page, err := r.r.memory.Page(at, conversation, after, before, limit, forward)
+		if err == nil && page.ContiguousFrom == 0 {
+			r.p.w.count("recents asked for in vain")
+		}
+		return page, err
+	})
+}
+
+func (r redisPort) Heads(ctx context.Context, user int64) (map[string]uint64, error) {
+	return call(ctx, r.p, &r.r.service, "Heads", func() (map[string]uint64, error) { return r.r.memory.Heads(at, user) })
+}
