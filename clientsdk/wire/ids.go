@@ -12,19 +12,18 @@ import (
 
 // Limits of fields, in the unit that each name says. PROTOCOL.md repeats them.
 const (
-	MaxTextBytes      = 16 << 10
-	MaxGreetingRunes  = 200
-	MinNameRunes      = 2
-	MaxNameRunes      = 32
-	MinPasswordBytes  = 8
-	MaxPasswordBytes  = 256
-	MaxEmailBytes     = 254
-	MaxDeviceRunes    = 64
-	MaxClientBytes    = 64
-	MaxHistoryLimit   = 200
-	DefaultHistory    = 50
-	maxIDDigits       = 19
-	conversationParts = 3
+	MaxTextBytes     = 16 << 10
+	MaxGreetingRunes = 200
+	MinNameRunes     = 2
+	MaxNameRunes     = 32
+	MinPasswordBytes = 8
+	MaxPasswordBytes = 256
+	MaxEmailBytes    = 254
+	MaxDeviceRunes   = 64
+	MaxClientBytes   = 64
+	MaxHistoryLimit  = 200
+	DefaultHistory   = 50
+	maxIDDigits      = 19
 )
 
 // ParseID reads a canonical decimal id: no sign, no leading zero, 1 to 2^63-1.
@@ -62,23 +61,18 @@ type Conversation struct {
 
 // ParseConversation reads a conversation's canonical name.
 func ParseConversation(s string) (Conversation, error) {
-	bad := fmt.Errorf("%q is no conversation: d:<lower user>:<higher user>, g:<group> or n:<user> is wanted", cut(s))
-	parts := strings.SplitN(s, ":", conversationParts+1)
-	ids := make([]int64, 0, conversationParts)
-	for _, p := range parts[1:] {
-		id, err := ParseID(p)
-		if err != nil {
-			return Conversation{}, bad
+	kind, rest, _ := strings.Cut(s, ":")
+	first, second, two := strings.Cut(rest, ":")
+	a, err := ParseID(first)
+	if err == nil && kind == "d" && two {
+		if b, err := ParseID(second); err == nil && a < b {
+			return Conversation{Kind: 'd', A: a, B: b}, nil
 		}
-		ids = append(ids, id)
 	}
-	switch {
-	case parts[0] == "d" && len(ids) == 2 && ids[0] < ids[1]:
-		return Conversation{Kind: 'd', A: ids[0], B: ids[1]}, nil
-	case (parts[0] == "g" || parts[0] == "n") && len(ids) == 1:
-		return Conversation{Kind: parts[0][0], A: ids[0]}, nil
+	if err == nil && (kind == "g" || kind == "n") && !two {
+		return Conversation{Kind: kind[0], A: a}, nil
 	}
-	return Conversation{}, bad
+	return Conversation{}, fmt.Errorf("%q is no conversation: d:<lower user>:<higher user>, g:<group> or n:<user> is wanted", cut(s))
 }
 
 // Has tells whether user is one of the two of a direct conversation, or the owner of notices.
