@@ -37,7 +37,7 @@ var faults = []fault{
 	{"redis-slow", 1, 4 * time.Second, slow(func(w *world) *service { return &w.redis.service })},
 	{"redis-flaky", 1, 8 * time.Second, flaky(func(w *world) *service { return &w.redis.service })},
 	{"redis-emptied", 1, 0, func(w *world, _ *rand.Rand) func() { w.redis.memory.Wipe(); return nil }},
-	{"redis-forgets", 3, 0, forget},
+	{"redis-forgets", 4, 0, forget},
 	{"database-away", 1, 5 * time.Second, away(func(w *world) *service { return &w.db.service })},
 	{"database-slow", 1, 4 * time.Second, slow(func(w *world) *service { return &w.db.service })},
 	{"database-flaky", 1, 8 * time.Second, flaky(func(w *world) *service { return &w.db.service })},
@@ -245,7 +245,7 @@ func forget(w *world, r *rand.Rand) func() {
 	someone, _ := pick(r, w.people)
 	friend, ok := pick(r, someone.friends)
 	partition := int32(r.IntN(w.o.Partitions))
-	switch r.IntN(3) {
+	switch r.IntN(4) {
 	case 0:
 		w.count("places lost")
 		w.redis.memory.LosePlaces(someone.id)
@@ -256,6 +256,11 @@ func forget(w *world, r *rand.Rand) func() {
 		if ok {
 			w.count("recents lost")
 			w.redis.memory.LoseRecents(direct(someone, friend))
+		}
+	case 3:
+		if ok {
+			w.count("newest recents lost")
+			w.redis.memory.LoseNewest(direct(someone, friend))
 		}
 	}
 	return nil

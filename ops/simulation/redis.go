@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/futurechat/future/router/presence"
@@ -83,6 +84,11 @@ func (r redisPort) Append(ctx context.Context, messages []presence.Recent, keepA
 		if lies := r.p.w.planted.recents; lies != nil && lies() {
 			epoch, err := r.r.memory.Epoch(at)
 			return appended{make([]presence.Prev, len(messages)), epoch}, err
+		}
+		if part := r.r.rng.IntN(len(messages) + 1); r.r.rng.IntN(2000) < r.r.flaky && part > 0 && part < len(messages) {
+			r.p.w.count("appends to recents done in part")
+			_, _, err := r.r.memory.Append(at, messages[:part], keepAbove)
+			return appended{}, errors.Join(presence.ErrUnavailable, err)
 		}
 		prevs, epoch, err := r.r.memory.Append(at, messages, keepAbove)
 		if err == nil {

@@ -9,7 +9,6 @@ import (
 	"github.com/futurechat/future/clientsdk/wire"
 	"github.com/futurechat/future/router/chat"
 	"github.com/futurechat/future/router/cluster"
-	"github.com/futurechat/future/router/deliver"
 )
 
 // Options say what a run is like. What is 0 the seed decides.
@@ -174,7 +173,9 @@ func (w *world) unwell() string {
 		if w.truth.history[p] != part.end() {
 			return fmt.Sprintf("history has partition %d up to %d of %d", p, w.truth.history[p], part.end())
 		}
-		if at := w.broker.committed[deliver.Group+" "+chat.TopicMessages][p]; at != part.end() {
+		// The highest commit counts: a former owner's, which was long on its way, may have put the offset down again. That costs the
+		// next owner a repetition and nothing else.
+		if at := w.truth.judged[p]; at != part.end() {
 			return fmt.Sprintf("partition %d is delivered up to %d of %d", p, at, part.end())
 		}
 	}

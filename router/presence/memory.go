@@ -116,6 +116,22 @@ func (m *Memory) LoseRecents(conversation string) {
 	delete(m.recents, conversation)
 }
 
+// LoseNewest loses the newest of a conversation's recents, as a failover of a server whose replica lags may.
+func (m *Memory) LoseNewest(conversation string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.recents[conversation]
+	switch {
+	case r == nil || len(r.entries) == 0:
+	case len(r.entries) == 1:
+		delete(m.recents, conversation)
+	default:
+		last := len(r.entries) - 1
+		r.bytes -= len(r.entries[last].Message)
+		r.entries = r.entries[:last]
+	}
+}
+
 // Live gives all entries whose incarnation has its lease, in no order: for tests to look at.
 func (m *Memory) Live() []Entry {
 	m.mu.Lock()

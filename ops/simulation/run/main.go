@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -93,7 +94,11 @@ func parse(args []string) (command, error) {
 	return c, nil
 }
 
+// collectAt is how much memory may grow, in percent, before garbage is collected: runs are short and leave much behind.
+const collectAt = 400
+
 func run(args []string) error {
+	debug.SetGCPercent(collectAt)
 	c, err := parse(args)
 	if err != nil {
 		return err
