@@ -318,15 +318,6 @@ func TestClosing_ReplacedStaysAwayUntilAPersonActs(t *testing.T) {
 	}
 }
 
-func TestClosing_DrainingComesBack(t *testing.T) {
-	n := fakenode.Start(t)
-	c := alice(t, n)
-	synced(t, n, c)
-	n.Set(func() { n.Sessions[0].Close(pb.Closing_REASON_DRAINING, time.Millisecond) })
-	changed(t, c, future.Offline)
-	changed(t, c, future.Online)
-}
-
 func TestSession_EndedIsRefreshed(t *testing.T) {
 	n := fakenode.Start(t)
 	asked := make(chan error, 10)

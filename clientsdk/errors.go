@@ -32,6 +32,7 @@ var (
 	ErrInternal       = wire.ErrInternal
 	ErrVersion        = wire.ErrVersion
 	ErrLimit          = wire.ErrLimit
+	ErrDraining       = wire.ErrDraining
 )
 
 // What the SDK itself may answer.

@@ -17,10 +17,13 @@ import (
 // link is one connection: a goroutine that reads frames to the loop, one that writes what the loop queues.
 type link struct {
 	conn net.Conn
-	addr string
+	target
 	out  chan []byte
 	gone chan struct{} // closed by drop
 	once sync.Once
+	// leaving is since when the node refuses requests because it goes down: none is begun on this connection any more. Owned by
+	// the loop.
+	leaving time.Time
 }
 
 // outQueue is how many frames may wait for the socket. The loop has fewer requests than that under way, so a full queue
@@ -35,8 +38,8 @@ type frame struct {
 }
 
 // connect makes a connection, with TLS if that is asked for.
-func (o *options) connect(ctx context.Context, addr string) (net.Conn, error) {
-	conn, err := o.dial(ctx, "tcp", addr)
+func (o *options) connect(ctx context.Context, to target) (net.Conn, error) {
+	conn, err := o.dial(ctx, "tcp", to.addr)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +48,7 @@ func (o *options) connect(ctx context.Context, addr string) (net.Conn, error) {
 	}
 	c := o.tls
 	if c.ServerName == "" && !c.InsecureSkipVerify {
-		host, _, err := net.SplitHostPort(addr)
+		host, _, err := net.SplitHostPort(to.via)
 		if err != nil {
 			return nil, errors.Join(err, conn.Close())
 		}
@@ -147,27 +150,33 @@ func (l *loop) startLink(k *link) {
 // startDial connects to the next address.
 func (l *loop) startDial() {
 	l.dialing = true
-	addr := l.addrs[l.next%len(l.addrs)]
-	l.next++
+	to := l.nextTarget()
+	patience := l.o.timeout
+	if len(l.addrs) > 1 || to.told() {
+		patience = min(patience, elsewhereAfter)
+	}
 	l.wait.Go(func() {
-		ctx, cancel := context.WithTimeout(l.ctx, l.o.timeout)
+		ctx, cancel := context.WithTimeout(l.ctx, patience)
 		defer cancel()
-		conn, err := l.o.connect(ctx, addr)
-		posted := l.post(func() { l.dialed(addr, conn, err) })
+		conn, err := l.o.connect(ctx, to)
+		posted := l.post(func() { l.dialed(to, conn, err) })
 		if !posted && conn != nil {
 			_ = conn.Close() // the client was closed meanwhile
 		}
 	})
 }
 
-func (l *loop) dialed(addr string, conn net.Conn, err error) {
+// elsewhereAfter is how long an address is tried if there is another one: the host may be gone, and then nothing answers.
+const elsewhereAfter = 4 * time.Second
+
+func (l *loop) dialed(to target, conn net.Conn, err error) {
 	l.dialing = false
 	if err != nil {
-		l.log.Info("connecting failed", "addr", addr, "err", err)
-		l.unreachable(fmt.Errorf("%s: %w", addr, err))
+		l.log.Info("connecting failed", "addr", to.addr, "err", err)
+		l.unreachable(to, err)
 		return
 	}
-	l.link = &link{conn: conn, addr: addr, out: make(chan []byte, outQueue), gone: make(chan struct{})}
+	l.link = &link{conn: conn, target: to, out: make(chan []byte, outQueue), gone: make(chan struct{})}
 	l.phase, l.received, l.sent = phaseHello, l.now(), l.now()
 	l.ping, l.silence = 20*time.Second, l.o.timeout
 	l.checkAt = l.now().Add(l.o.timeout / 4)
@@ -178,9 +187,14 @@ func (l *loop) dialed(addr string, conn net.Conn, err error) {
 }
 
 // unreachable counts a failed try and sets the next.
-func (l *loop) unreachable(err error) {
+func (l *loop) unreachable(at target, err error) {
+	if at.told() {
+		// It was worth a try; what matters is whether the addresses that we were given can be reached.
+		l.redialAt = l.now().Add(l.backoff(1, 0))
+		return
+	}
 	l.tries++
-	l.dialErrs = append(l.dialErrs, err)
+	l.dialErrs = append(l.dialErrs, fmt.Errorf("%s: %w", at.addr, err))
 	if len(l.dialErrs) >= len(l.addrs) {
 		l.settled(fmt.Errorf("%w: %w", ErrUnreachable, errors.Join(l.dialErrs...)))
 		l.dialErrs = nil
@@ -230,13 +244,13 @@ func (l *loop) lost(err error, asked time.Duration) {
 	if lived {
 		l.stats.Lost++
 		l.step(resumeLost)
-		if l.away == nil && (l.ended == nil || l.refreshing) {
+		if l.away == nil && (l.ended == nil || l.refreshing) && l.movedAt.IsZero() {
 			l.setState(StateChange{State: Offline, Err: err})
 		}
 	}
 	l.unanswered(requests, err)
 	if early {
-		l.unreachable(fmt.Errorf("%s: %w", k.addr, err))
+		l.unreachable(k.target, err)
 	} else {
 		l.tries++
 		l.redialAt = l.now().Add(l.backoff(l.tries, asked))

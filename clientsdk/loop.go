@@ -66,8 +66,9 @@ type loop struct {
 	link     *link
 	phase    phase
 	dialing  bool
-	next     int // address to try next
-	tries    int // since the last connection that stayed
+	next     int      // address to try next
+	told     []target // where the last node sent us: tried before, once each
+	tries    int      // since the last connection that stayed
 	dialErrs []error
 	redialAt time.Time
 
@@ -84,6 +85,9 @@ type loop struct {
 	refreshing bool
 	state      StateChange
 	stateTold  bool
+	// While the client moves to another node: what the program is told if it is not there by then.
+	moving  StateChange
+	movedAt time.Time // zero: it does not move
 
 	lastID   uint64
 	requests map[uint64]*request
@@ -270,6 +274,9 @@ func (l *loop) nextWake() time.Time {
 		sooner(l.received.Add(l.silence))
 		sooner(l.checkAt)
 	}
+	if !l.movedAt.IsZero() {
+		sooner(l.movedAt.Add(moveGrace))
+	}
 	if l.store != nil && l.store.dirty {
 		sooner(l.syncAt)
 	}
@@ -288,6 +295,9 @@ func (l *loop) timePassed() {
 	if l.link != nil {
 		l.checkLink(now)
 	}
+	if !l.movedAt.IsZero() && !now.Before(l.movedAt.Add(moveGrace)) {
+		l.setState(l.moving)
+	}
 	if w := l.machine.Wake(); !w.IsZero() && !now.Before(w) {
 		l.step(resume.Tick{})
 	}
@@ -300,6 +310,10 @@ func (l *loop) checkLink(now time.Time) {
 	}
 	if !now.Before(l.checkAt) {
 		l.checkAt = now.Add(l.o.timeout / 4)
+		if at := l.link.leaving; !at.IsZero() && now.Sub(at) >= l.o.timeout {
+			l.lost(errors.New("the node goes down and does not say so"), 0)
+			return
+		}
 		for _, r := range l.requests {
 			if now.Sub(r.at) >= l.o.timeout {
 				l.lost(fmt.Errorf("the node did not answer within %v", l.o.timeout), 0)
@@ -373,6 +387,10 @@ func (l *loop) frame(f frame) {
 	}
 	switch b := f.env.GetBody().(type) {
 	case *pb.Envelope_Closing:
+		if b.Closing.GetReason() == pb.Closing_REASON_DRAINING {
+			l.move(b.Closing)
+			return
+		}
 		l.closing(b.Closing)
 	case *pb.Envelope_Error:
 		l.lost(fmt.Errorf("the node refused a frame: %w", l.errorOf(b.Error)), 0)

@@ -163,7 +163,7 @@ func (l *loop) abandon(c *call) {
 
 // enterIfDue begins a session on a connection that has none.
 func (l *loop) enterIfDue() {
-	if l.link == nil || l.phase != phaseGreeted && l.phase != phaseLive {
+	if l.link == nil || !l.link.leaving.IsZero() || l.phase != phaseGreeted && l.phase != phaseLive {
 		return
 	}
 	i := slices.IndexFunc(l.waiting, func(c *call) bool { return c.mode == callEnter })
@@ -190,7 +190,7 @@ func (l *loop) enterIfDue() {
 
 // sendWaiting starts requests of the program on a connection with a session.
 func (l *loop) sendWaiting() {
-	for l.phase == phaseLive && l.calls < callsMost {
+	for l.phase == phaseLive && l.link.leaving.IsZero() && l.calls < callsMost {
 		i := slices.IndexFunc(l.waiting, func(c *call) bool { return c.mode != callEnter })
 		if i < 0 {
 			return
@@ -314,6 +314,10 @@ func fitsCall(asked, e *pb.Envelope) bool {
 }
 
 func (l *loop) answerCall(c *call, e *pb.Envelope, err *wire.Error) {
+	if err != nil && errors.Is(err, ErrDraining) {
+		l.askElsewhere(c)
+		return
+	}
 	if c.mode == callEnter {
 		l.answerEnter(c, e, err)
 		return

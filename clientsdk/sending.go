@@ -361,6 +361,7 @@ func (l *loop) pop() {
 }
 
 func (l *loop) setState(s StateChange) {
+	l.moving, l.movedAt = StateChange{}, time.Time{}
 	if s.State == l.state.State && s.Addr == l.state.Addr && s.Degraded == l.state.Degraded && l.stateTold {
 		return
 	}

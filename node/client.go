@@ -262,7 +262,7 @@ func (c *Client) close(reason pb.Closing_Reason) {
 		return
 	}
 	c.node.metrics.closed.WithLabelValues(reason.String()[len("REASON_"):]).Inc()
-	if frame := FinalFrame(reason); frame != nil {
+	if frame := c.node.FinalFrame(reason); frame != nil {
 		_ = c.conn.Send(frame) // without it the client comes back by itself
 	}
 	c.conn.Close(reason)

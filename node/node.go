@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
-	"github.com/futurechat/future/clientsdk/wire"
 	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
 	"github.com/futurechat/future/node/session"
 	"github.com/futurechat/future/router/chat"
@@ -70,7 +69,7 @@ type Log interface {
 	Append(e eventlog.Entry, done func(eventlog.Appended, error)) error
 }
 
-// Options for New. All but Workers, Queue, Execute, Clock, Logger and Registerer are required.
+// Options for New. All but Elsewhere, Workers, Queue, Execute, Clock, Logger and Registerer are required.
 type Options struct {
 	Name    string
 	Cluster string
@@ -83,6 +82,9 @@ type Options struct {
 	Log      Log
 	Locator  Locator
 	Kicker   Kicker
+	// Elsewhere gives the addresses at which other nodes serve clients, to tell those who must go; nil, or empty: they come back to
+	// the address that they know. It must not block.
+	Elsewhere func() []string
 
 	// Ping is how long a client may be silent before it must ping, Silence when either side takes the other for dead.
 	Ping, Silence time.Duration
@@ -107,6 +109,7 @@ type Node struct {
 	hello   session.Hello
 	work    chan job
 	entry   chan job     // log-ins: they hash passwords, and must not hold up the rest
+	returns chan job     // sessions that go on: thousands at a time when another node dies
 	relief  chan *Client // whose events go on elsewhere (see Client.work)
 	workers sync.WaitGroup
 	ctx     context.Context
@@ -157,7 +160,7 @@ func New(o Options) (*Node, error) {
 			Node: o.Name, Cluster: o.Cluster, Epoch: o.Topic.Epoch, MaxFrame: uint32(o.MaxFrame),
 			Ping: o.Ping, Silence: o.Silence, RetryOnOverload: time.Second,
 		},
-		work: make(chan job, o.Queue), entry: make(chan job, o.Queue),
+		work: make(chan job, o.Queue), entry: make(chan job, o.Queue), returns: make(chan job, returnQueue),
 		relief: relief,
 		ctx:    ctx, cancel: cancel,
 		clients: map[uint64]*Client{},
@@ -165,8 +168,12 @@ func New(o Options) (*Node, error) {
 	}, nil
 }
 
-// entryWorkers is how many log-ins run at a time. chat.Service bounds the hashing itself.
-const entryWorkers = 8
+const (
+	// entryWorkers is how many log-ins run at a time. chat.Service bounds the hashing itself.
+	entryWorkers = 8
+	// returnWorkers is how many sessions go on at a time, and returnQueue how many may wait to: those of a whole node.
+	returnWorkers, returnQueue = 16, 16384
+)
 
 // reliefWorkers run events of connections that have more of them than one turn; none of it waits for anything.
 const reliefWorkers = 2
@@ -203,6 +210,9 @@ func (n *Node) Start(p Presence) {
 	}
 	for range entryWorkers {
 		n.workers.Go(func() { n.serve(n.entry) })
+	}
+	for range returnWorkers {
+		n.workers.Go(func() { n.serve(n.returns) })
 	}
 	for range reliefWorkers {
 		n.workers.Go(n.relieved)
@@ -281,55 +291,4 @@ func (n *Node) Suspend() {
 // Resume says that deliveries go on, under a new incarnation whose sessions are all registered.
 func (n *Node) Resume(incarnation string) {
 	n.log.Info("presence lease held: deliveries go on", zap.String("incarnation", incarnation))
-}
-
-// Drain tells every client to go to another node, a few at a time so that they do not all arrive there at once, and waits
-// until they are gone or ctx ends.
-func (n *Node) Drain(ctx context.Context) error {
-	const step, batch = 20 * time.Millisecond, 200
-	tick := time.NewTicker(step)
-	defer tick.Stop()
-	for {
-		all := n.all()
-		if len(all) == 0 {
-			return nil
-		}
-		for _, c := range all[:min(batch, len(all))] {
-			c.close(pb.Closing_REASON_DRAINING)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// FinalFrame is the last frame of a connection that ends for reason.
-func FinalFrame(reason pb.Closing_Reason) []byte {
-	var retry uint32
-	message := closings[reason]
-	if reason >= pb.Closing_REASON_DRAINING {
-		retry = 1000
-	}
-	frame, err := wire.AppendFrame(nil, &pb.Envelope{Body: &pb.Envelope_Closing{
-		Closing: &pb.Closing{Reason: reason, Message: message, RetryAfterMs: retry},
-	}})
-	if err != nil {
-		return nil // the connection ends without a word, as the protocol allows
-	}
-	return frame
-}
-
-var closings = map[pb.Closing_Reason]string{
-	pb.Closing_REASON_SESSION_ENDED:   "this session has ended",
-	pb.Closing_REASON_REPLACED:        "this device logged in on another connection",
-	pb.Closing_REASON_TOO_LARGE:       "a frame was over the limit",
-	pb.Closing_REASON_MALFORMED:       "a frame was no Envelope",
-	pb.Closing_REASON_VERSION:         "this version of the protocol is not spoken here",
-	pb.Closing_REASON_DRAINING:        "this node goes down: connect again",
-	pb.Closing_REASON_SLOW_CONSUMER:   "the connection took too little for too long",
-	pb.Closing_REASON_SILENT:          "nothing came for too long",
-	pb.Closing_REASON_OVERLOADED:      "too much at once",
-	pb.Closing_REASON_NODE_LOST_LEASE: "this node has lost touch with the cluster",
 }

@@ -40,8 +40,10 @@ func (n *Node) run(c *Client, r session.Run) {
 				return
 			}
 		}
-	case *pb.Envelope_Register, *pb.Envelope_Login, *pb.Envelope_Resume:
+	case *pb.Envelope_Register, *pb.Envelope_Login:
 		queue = n.entry
+	case *pb.Envelope_Resume:
+		queue = n.returns
 	}
 	if n.opts.Execute != nil {
 		n.opts.Execute(func() { n.do(job{c, r}) })

@@ -40,6 +40,7 @@ var (
 	ErrInternal       = &Error{Code: futurev1.Code_CODE_INTERNAL}
 	ErrVersion        = &Error{Code: futurev1.Code_CODE_VERSION}
 	ErrLimit          = &Error{Code: futurev1.Code_CODE_LIMIT}
+	ErrDraining       = &Error{Code: futurev1.Code_CODE_DRAINING}
 )
 
 func (e *Error) Error() string {

@@ -70,6 +70,9 @@ type Session struct {
 	// partitions that change hands at once thus cost a session one comparison.
 	compares bool
 
+	// refusing: the node goes down, and nothing more is taken. draining: the connection is to end when what was taken is answered.
+	refusing, draining bool
+
 	sends map[sendKey]*send
 	// early are sends that the log answered before they were Admitted, which is still to come for each.
 	early map[sendKey]int
@@ -145,6 +148,9 @@ type (
 		Conversations []string
 		Untold        bool
 	}
+	// Drain tells that the node goes down: requests that were taken are answered, further ones refused as DRAINING, then the
+	// connection ends.
+	Drain struct{}
 	// Ended is the end of the connection.
 	Ended struct{}
 )
@@ -157,6 +163,7 @@ func (Admitted) event()   {}
 func (Appended) event()   {}
 func (Deliver) event()    {}
 func (Compare) event()    {}
+func (Drain) event()      {}
 func (Ended) event()      {}
 
 // Effect is what the shell must do, in order: one of the types below.
@@ -195,6 +202,21 @@ func (s *Session) Step(now time.Time, e Event) []Effect {
 	if s.state == closed {
 		return nil
 	}
+	out := s.step(now, e)
+	if s.draining && s.state != closed && s.settled() {
+		// From now on nothing is expected of the connection but its end, which Ended tells.
+		s.draining = false
+		out = append(out, Close{pb.Closing_REASON_DRAINING})
+	}
+	return out
+}
+
+// settled: all that was taken has been answered.
+func (s *Session) settled() bool {
+	return s.running.Envelope == nil && len(s.queue) == 0 && len(s.sends) == 0 && s.state != entering
+}
+
+func (s *Session) step(now time.Time, e Event) []Effect {
 	switch e := e.(type) {
 	case Received:
 		return s.received(now, e.Envelope)
@@ -219,6 +241,8 @@ func (s *Session) Step(now time.Time, e Event) []Effect {
 				CompareHeads: &pb.CompareHeads{Conversations: e.Conversations},
 			}}}}
 		}
+	case Drain:
+		s.draining, s.refusing = true, true
 	case Ended:
 		return s.end()
 	}
@@ -244,6 +268,12 @@ func (s *Session) received(now time.Time, e *pb.Envelope) []Effect {
 		return answer(e.GetId(), &pb.Envelope{Body: &pb.Envelope_Ok{Ok: &pb.Ok{}}})
 	case *pb.Envelope_Hello:
 		return s.greet(now, e)
+	}
+	if s.refusing {
+		// No send is held back for it: none of this connection can go any more.
+		return refuse(e.GetId(), &wire.Error{
+			Code: pb.Code_CODE_DRAINING, RetryAfter: s.hello.RetryOnOverload, Message: "this node goes down: ask the next one",
+		})
 	}
 	if s.state == fresh {
 		return refuse(e.GetId(), wire.Errorf(pb.Code_CODE_NOT_LOGGED_IN, "say Hello first"))

@@ -332,3 +332,41 @@ func TestHeldSends_AreBounded(t *testing.T) {
 	}
 	sc.step(send(50, wire.NewMessageID()), "50:RATE_LIMITED", "close OVERLOADED")
 }
+
+// A node that goes down answers what it has taken, refuses what comes after as not carried out, and ends the connection then.
+func TestR35_Drain_WhatWasTakenIsAnsweredFirst(t *testing.T) {
+	id, late := wire.NewMessageID(), wire.NewMessageID()
+	s := newScript(t, session.DefaultLimits)
+	s.enter()
+	s.step(send(3, id), "run 3")
+	s.step(admitted(id))
+	s.step(friends(4), "run 4")
+	s.step(friends(5))
+	s.step(session.Drain{})
+	s.step(send(6, late), "6:DRAINING")
+	s.step(ping(7), "7:ok")
+	s.step(session.Deliver{}, "forward")
+	s.step(ok(), "4:ok", "run 5")
+	s.step(appended(id, nil), "3:sent")
+	s.step(ok(), "5:ok", "close DRAINING")
+	s.step(friends(8), "8:DRAINING")
+	s.step(session.Ended{}, "unregister")
+}
+
+func TestR35_Drain_AtOnceIfNothingIsUnderWay(t *testing.T) {
+	s := newScript(t, session.DefaultLimits)
+	s.step(session.Drain{}, "close DRAINING")
+	s = newScript(t, session.DefaultLimits)
+	s.enter()
+	s.step(session.Drain{}, "close DRAINING")
+}
+
+// A log-in that is under way is finished: its token must reach the client.
+func TestR35_Drain_ALogInIsFinished(t *testing.T) {
+	s := newScript(t, session.DefaultLimits)
+	s.step(hello(1), "1:hello")
+	s.step(resume(2), "run 2")
+	s.step(session.Drain{})
+	s.step(session.Done{Entered: 1, Body: &pb.Envelope{Body: &pb.Envelope_Session{Session: &pb.SessionResponse{}}}}, "register")
+	s.step(session.Registered{}, "2:session", "close DRAINING")
+}

@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/futurechat/future/node"
 	"github.com/futurechat/future/ops/config"
 	"github.com/futurechat/future/ops/embedded"
 	"github.com/futurechat/future/ops/telemetry"
@@ -26,7 +28,6 @@ type App struct {
 	version  string
 	roles    []cluster.Role
 	dev      bool // this process is the whole cluster
-	self     cluster.Member
 	log      *zap.Logger
 	registry *prometheus.Registry
 	health   *telemetry.Health
@@ -35,8 +36,14 @@ type App struct {
 	parts    parts
 	closeLog func()
 
+	mu   sync.Mutex
+	self cluster.Member // what the others are told; its ID never changes
+
 	background sync.WaitGroup
-	failed     chan error // what ends the process though nobody asked it to
+	failed     chan error    // what ends the process though nobody asked it to
+	drained    chan struct{} // closed when an operator asks the process to go
+	drainOnce  sync.Once
+	node       atomic.Pointer[node.Node]
 	clientAddr string
 	peerAddr   string
 	gossipAddr string
@@ -107,7 +114,7 @@ const devPartitions = 16
 func newApp(cfg *config.Config, version string, roles []cluster.Role) (*App, error) {
 	a := &App{
 		cfg: cfg, version: version, roles: roles,
-		registry: telemetry.NewRegistry(version), failed: make(chan error, 8),
+		registry: telemetry.NewRegistry(version), failed: make(chan error, 8), drained: make(chan struct{}),
 	}
 	var err error
 	if a.log, a.closeLog, err = telemetry.NewLogger(cfg.LogLevel, cfg.LogFile, a.registry); err != nil {
@@ -120,7 +127,8 @@ func newApp(cfg *config.Config, version string, roles []cluster.Role) (*App, err
 	}
 	a.health = telemetry.NewHealth(names...)
 	a.self = cluster.Member{
-		ID: newID(), Name: cfg.Name, Roles: roles, Version: version,
+		ID: newID(), Name: cfg.Name, Roles: roles, Version: version, State: cluster.Starting, SinceMs: time.Now().UnixMilli(),
+		Generation: 1,
 	}
 	return a, nil
 }
@@ -140,6 +148,7 @@ func (a *App) start(ctx context.Context) error {
 	if err := a.startRoles(ctx); err != nil {
 		return err
 	}
+	a.announce(ctx, func(m *cluster.Member) { m.State, m.Client = cluster.Serving, a.clientAdvertised() })
 	a.log.Info("ready", zap.String("clients", a.clientAddr), zap.String("admin", a.AdminAddr()), zap.String("peer", a.peerAddr),
 		zap.String("gossip", a.gossipAddr), zap.String("id", a.self.ID), zap.String("version", a.version))
 	return nil
@@ -156,12 +165,14 @@ func (a *App) AdminAddr() string {
 	return a.admin.Addr
 }
 
-// Wait waits until ctx ends or a role fails for good, then ends all in order.
+// Wait waits until ctx ends, an operator asks the process to go, or a role fails for good, then ends all in order.
 func (a *App) Wait(ctx context.Context) error {
 	var err error
 	select {
 	case <-ctx.Done():
 		a.log.Info("ending")
+	case <-a.drained:
+		a.log.Info("ending, since an operator asked for it")
 	case err = <-a.failed:
 		a.log.Error("ending, since a part has failed", zap.Error(err))
 	}
@@ -175,8 +186,10 @@ func (a *App) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.DrainTimeout+stopTimeout)
 	defer cancel()
 	for _, r := range a.roles {
-		a.health.Set(string(r), "ending")
+		a.health.Set(string(r), "draining")
 	}
+	// First of all the others hear of it: they take over what this process hands over, and send it nobody.
+	a.announce(ctx, func(m *cluster.Member) { m.State = cluster.Draining })
 	err := a.life.stop(ctx)
 	ended := make(chan struct{})
 	go func() {

@@ -57,22 +57,26 @@ var closeReasons = map[pb.Closing_Reason]tcpgate.CloseReason{
 }
 
 // finalFrame says to a client why the gate closes its connection.
-func finalFrame(r tcpgate.CloseReason) []byte {
-	switch r {
-	case tcpgate.CloseTooLarge:
-		return node.FinalFrame(pb.Closing_REASON_TOO_LARGE)
-	case tcpgate.CloseIdle, tcpgate.CloseHelloTimeout, tcpgate.CloseLoginTimeout:
-		return node.FinalFrame(pb.Closing_REASON_SILENT)
-	case tcpgate.CloseShutdown:
-		return node.FinalFrame(pb.Closing_REASON_DRAINING)
+func finalFrame(n *node.Node) func(tcpgate.CloseReason) []byte {
+	return func(r tcpgate.CloseReason) []byte {
+		switch r {
+		case tcpgate.CloseTooLarge:
+			return n.FinalFrame(pb.Closing_REASON_TOO_LARGE)
+		case tcpgate.CloseIdle, tcpgate.CloseHelloTimeout, tcpgate.CloseLoginTimeout:
+			return n.FinalFrame(pb.Closing_REASON_SILENT)
+		case tcpgate.CloseShutdown:
+			return n.FinalFrame(pb.Closing_REASON_DRAINING)
+		}
+		return nil
 	}
-	return nil
 }
 
 // refusal says to a client why it is not taken.
-func refusal(r tcpgate.RefuseReason) []byte {
-	if r == tcpgate.RefuseDraining {
-		return node.FinalFrame(pb.Closing_REASON_DRAINING)
+func refusal(n *node.Node) func(tcpgate.RefuseReason) []byte {
+	return func(r tcpgate.RefuseReason) []byte {
+		if r == tcpgate.RefuseDraining {
+			return n.FinalFrame(pb.Closing_REASON_DRAINING)
+		}
+		return n.FinalFrame(pb.Closing_REASON_OVERLOADED)
 	}
-	return node.FinalFrame(pb.Closing_REASON_OVERLOADED)
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/futurechat/future/ops/config"
 	"github.com/futurechat/future/router/chat"
 	"github.com/futurechat/future/router/cluster"
-	"github.com/futurechat/future/router/cluster/gossip"
 	"github.com/futurechat/future/router/eventlog"
 	"github.com/futurechat/future/router/eventlog/kafkalog"
 	"github.com/futurechat/future/router/peer"
@@ -94,31 +93,6 @@ func (a *App) openParts(ctx context.Context) error {
 		return err
 	}
 	a.life.add("peer links", func(context.Context) error { return a.parts.pool.Close() })
-	return nil
-}
-
-// join makes the process a member of the cluster, which dev is alone. It comes after the peer address is known.
-func (a *App) join() error {
-	a.self.Peer = a.peerAddr
-	if a.dev {
-		a.parts.members = cluster.NewStatic(a.self)
-		return nil
-	}
-	g, err := gossip.New(gossip.Options{
-		Self: a.self, Bind: a.cfg.GossipAddr, Advertise: a.cfg.GossipAdvertise, Seeds: a.cfg.Seeds,
-		Secret: []byte(a.cfg.Secret), Cluster: a.cfg.Cluster, Logger: a.log.Named("gossip"),
-	})
-	if err != nil {
-		return err
-	}
-	a.parts.members, a.gossipAddr = g, g.Addr()
-	a.life.add("gossip", func(ctx context.Context) error {
-		if err := g.Leave(ctx); err != nil {
-			// The others find it out by themselves, if there still are any.
-			a.log.Warn("nobody heard that this process leaves", zap.Error(err))
-		}
-		return nil
-	})
 	return nil
 }
 

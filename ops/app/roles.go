@@ -18,21 +18,17 @@ import (
 	"github.com/futurechat/future/router/deliver"
 	"github.com/futurechat/future/router/eventlog"
 	"github.com/futurechat/future/router/outbox"
-	"github.com/futurechat/future/router/peer"
 	"github.com/futurechat/future/router/presence"
 	"github.com/futurechat/future/router/timeline"
 )
 
 // startRoles makes the roles. The node comes last and so ends first: its clients leave while the rest still works.
 func (a *App) startRoles(ctx context.Context) error {
-	var n *nodeRole
-	if a.has(cluster.RoleNode) {
-		var err error
-		if n, err = a.newNode(); err != nil {
-			return err
-		}
+	links := &links{}
+	if err := a.openPeer(ctx, links); err != nil {
+		return err
 	}
-	if err := a.join(); err != nil {
+	if err := a.join(ctx); err != nil {
 		return err
 	}
 	if a.has(cluster.RoleHistory) {
@@ -45,8 +41,8 @@ func (a *App) startRoles(ctx context.Context) error {
 			return err
 		}
 	}
-	if n != nil {
-		return a.startNode(n)
+	if a.has(cluster.RoleNode) {
+		return a.startNode(links)
 	}
 	return nil
 }
@@ -85,8 +81,8 @@ func (a *App) startHistory() error {
 		o.Leases, o.Owner = a.parts.presence, a.self.ID
 		o.Wants = func(partition int32) bool {
 			members, _ := a.parts.members.Members()
-			owner, ok := cluster.Rendezvous(partition, cluster.WithRole(members, cluster.RoleHistory))
-			return !ok || owner.ID == a.self.ID
+			owner, ok := cluster.Rendezvous(partition, cluster.InOffice(members, cluster.RoleHistory))
+			return !ok || owner.ID == o.Owner
 		}
 	}
 	h, err := history.New(o)
@@ -100,7 +96,7 @@ func (a *App) startHistory() error {
 
 func (a *App) startRouter(ctx context.Context) error {
 	r, err := deliver.New(deliver.Options{
-		Self: a.self, Membership: a.parts.members, Log: a.parts.log, Store: a.parts.store, Presence: a.parts.presence,
+		Self: a.member(), Membership: a.parts.members, Log: a.parts.log, Store: a.parts.store, Presence: a.parts.presence,
 		Pool: a.parts.pool, Logger: a.log.Named("router"), Registerer: a.registry,
 	})
 	if err != nil {
@@ -134,11 +130,9 @@ func (a *App) readyWhen(role string, ch <-chan struct{}) {
 type nodeRole struct {
 	node   *node.Node
 	log    *eventlog.Guard
-	server *peer.Server
 	outbox *outbox.Publisher
 }
 
-// newNode makes the node and opens its peer address, which the cluster must know before it can join.
 func (a *App) newNode() (*nodeRole, error) {
 	cfg, p := a.cfg, &a.parts
 	service := chat.New(chat.Options{Store: p.store, Topic: p.topic})
@@ -153,28 +147,21 @@ func (a *App) newNode() (*nodeRole, error) {
 	line := timeline.New(timeline.Options{Store: p.store, Recents: p.presence, Log: p.log, Topic: p.topic})
 	if n.node, err = node.New(node.Options{
 		Name: cfg.Name, Cluster: cfg.Cluster, Topic: p.topic, Service: service, Timeline: line, Outbox: n.outbox, Log: n.log,
-		Locator: p.presence, Kicker: p.pool, Ping: cfg.Ping, Silence: cfg.Silence, MaxFrame: wire.DefaultMaxFrame,
+		Locator: p.presence, Kicker: p.pool, Elsewhere: a.otherNodes, Ping: cfg.Ping, Silence: cfg.Silence, MaxFrame: wire.DefaultMaxFrame,
 		Logger: a.log.Named("node"), Registerer: a.registry,
 	}); err != nil {
 		return nil, err
-	}
-	if n.server, err = peer.NewServer(peer.ServerOptions{
-		Addr: cfg.PeerAddr, Secret: []byte(cfg.Secret), Cluster: cfg.Cluster, Self: a.self.ID, Handler: n.node,
-		Logger: a.log.Named("peer"), Registerer: a.registry,
-	}); err != nil {
-		return nil, err
-	}
-	a.life.add("peer server", func(context.Context) error { return n.server.Close() })
-	a.peerAddr = n.server.Addr()
-	if cfg.PeerAdvertise != "" {
-		a.peerAddr = cfg.PeerAdvertise
 	}
 	return n, nil
 }
 
 // startNode takes links and clients. What it adds to the lifecycle is, from the last to the first: clients leave, the gate
 // closes, presence is given up, links end, workers end.
-func (a *App) startNode(n *nodeRole) error {
+func (a *App) startNode(links *links) error {
+	n, err := a.newNode()
+	if err != nil {
+		return err
+	}
 	a.life.add("node", func(context.Context) error { n.node.Stop(); return nil })
 	presenceNode := presence.NewNode(presence.NodeOptions{
 		Store: a.parts.presence, PeerAddr: a.peerAddr, Logger: a.log.Named("presence"),
@@ -182,28 +169,33 @@ func (a *App) startNode(n *nodeRole) error {
 		Registered: n.node.Registered, Compare: n.node.Compare, Suspend: n.node.Suspend, Resume: n.node.Resume,
 	})
 	n.node.Start(presenceNode)
+	links.node.Store(n.node)
+	a.node.Store(n.node)
 	a.life.add("outbox", a.run("outbox", n.outbox.Run))
-	a.run("peer server", func(context.Context) error { return n.server.Serve() })
 	endPresence := a.run("presence", presenceNode.Run)
 	a.life.add("presence", func(ctx context.Context) error { return errors.Join(presenceNode.Close(ctx), endPresence(ctx)) })
 
 	gate, err := tcpgate.Listen(tcpgate.Options{
 		Addr: a.cfg.Addr, Handler: gateHandler{n.node}, Loops: a.cfg.Loops, MaxConns: a.cfg.MaxConns,
 		MaxFrame: wire.DefaultMaxFrame, IdleTimeout: a.cfg.Silence,
-		Final: finalFrame, Refused: refusal, Logger: a.log.Named("gate"), Registerer: a.registry,
+		Final: finalFrame(n.node), Refused: refusal(n.node), Logger: a.log.Named("gate"), Registerer: a.registry,
 	})
 	if err != nil {
 		return err
 	}
+	a.mu.Lock()
 	a.clientAddr = gate.Addr().String()
+	a.mu.Unlock()
 	a.life.add("gate", gate.Close)
 	a.life.add("clients", func(ctx context.Context) error {
 		gate.StopAccepting()
 		draining, cancel := context.WithTimeout(ctx, a.cfg.DrainTimeout)
 		defer cancel()
+		began, clients := time.Now(), gate.Conns()
 		if err := n.node.Drain(draining); err != nil {
 			a.log.Warn("clients were still there at the end of the drain", zap.Int("connections", gate.Conns()))
 		}
+		a.log.Info("clients have been sent elsewhere", zap.Int("connections", clients), zap.Duration("took", time.Since(began)))
 		return nil
 	})
 	watch := a.run("gate", func(ctx context.Context) error {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/futurechat/future/ops/app"
@@ -37,7 +38,7 @@ func commands() []command {
 		{"router", "bring messages from the log to the nodes", role(cluster.RoleRouter, "chatd router: bring messages from the log to the nodes")},
 		{"history", "bring messages from the log to the database", role(cluster.RoleHistory, "chatd history: bring messages from the log to the database")},
 		{"migrate", "make or update the topics and the database's tables; run it before the others", migrate},
-		{"admin", "epoch raise: go on after the log was lost or made anew", admin},
+		{"admin", "members: who is in the cluster; drain NAME: have a process go; epoch raise: go on after the log was lost", admin},
 		{"config", "print the effective settings, without secrets", printConfig},
 		{"version", "print the version", version},
 	}
@@ -111,12 +112,55 @@ func migrate(ctx context.Context, args []string, io stdio) error {
 }
 
 func admin(ctx context.Context, args []string, io stdio) error {
-	if len(args) < 2 || args[0] != "epoch" || args[1] != "raise" {
-		return errors.New("there is: chatd admin epoch raise [-yes]")
+	switch {
+	case len(args) > 0 && args[0] == "members":
+		return members(ctx, args[1:], io)
+	case len(args) > 0 && args[0] == "drain":
+		return drain(ctx, args[1:], io)
+	case len(args) > 1 && args[0] == "epoch" && args[1] == "raise":
+		return raiseEpoch(ctx, args[2:], io)
 	}
+	return errors.New("there is: chatd admin members, chatd admin drain NAME, chatd admin epoch raise [-yes]; -h after each tells more")
+}
+
+// asking parses the settings of a command that asks a process.
+func asking(about string, args []string, io stdio) (c *config.Config, at string, err error) {
+	c, err = parse("admin", about, args, io.out, func(fs *flag.FlagSet) {
+		fs.StringVar(&at, "at", "", "peer address of the process to ask; else -peer-advertise or -peer-addr")
+	})
+	return c, at, err
+}
+
+func members(ctx context.Context, args []string, io stdio) error {
+	c, at, err := asking(`chatd admin members: list the cluster's processes, as one of them sees them: the one on this machine, or -at another's
+peer address.`, args, io)
+	if err != nil {
+		return err
+	}
+	return app.Members(ctx, c, at, io.out)
+}
+
+func drain(ctx context.Context, args []string, io stdio) error {
+	which := ""
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		which, args = args[0], args[1:]
+	}
+	c, at, err := asking(`chatd admin drain NAME: have a process go, as SIGTERM does: it takes nobody new, sends its clients elsewhere, hands over what
+it does for the cluster, and ends. NAME is its name, id or peer address (chatd admin members lists them). Returns when it is gone;
+if that is given up, it goes all the same. Whatever keeps the process running may start it again.`, args, io)
+	if err != nil {
+		return err
+	}
+	if which == "" {
+		return errors.New("drain: say which process: its name, id or peer address (chatd admin members lists them)")
+	}
+	return app.Drain(ctx, c, at, which, io.out)
+}
+
+func raiseEpoch(ctx context.Context, args []string, io stdio) error {
 	sure := false
 	c, err := parse("migrate", `chatd admin epoch raise: take the log as it is for the one that is known, after a halt. Without -yes it only tells what
-was lost. Stop all processes of the cluster before.`, args[2:], io.out, func(fs *flag.FlagSet) {
+was lost. Stop all processes of the cluster before.`, args, io.out, func(fs *flag.FlagSet) {
 		fs.BoolVar(&sure, "yes", false, "do it")
 	})
 	if err != nil {

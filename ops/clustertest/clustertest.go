@@ -184,6 +184,7 @@ func (c *Cluster) writeConfig() error {
 		fmt.Sprintf("partitions: %d", c.opts.Partitions),
 		fmt.Sprintf("replication: %d", replication), fmt.Sprintf("min-insync: %d", inSync),
 		"admin-addr: " + at, "gossip-addr: " + at, "peer-addr: " + at, "addr: " + at,
+		"client-advertise: " + at,
 	}
 	return os.WriteFile(c.config, []byte(strings.Join(lines, "\n")+"\n"), 0o600)
 }
@@ -242,6 +243,7 @@ func (c *Cluster) add(ctx context.Context, host *Host, role string, env []string
 	if err != nil {
 		return nil, err
 	}
+	p.role = role
 	c.opts.Log("%s started: pid %d, clients %s, admin %s", name, p.PID(), p.Addr, p.AdminAddr)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -258,6 +260,57 @@ func (c *Cluster) add(ctx context.Context, host *Host, role string, env []string
 		c.Histories = append(c.Histories, p)
 	}
 	return p, nil
+}
+
+// Restart starts a process of the same role, name and addresses as one that has ended, and puts it in its place.
+func (c *Cluster) Restart(ctx context.Context, old *Process) (*Process, error) {
+	args := []string{"-name", old.Name, "-peer-addr", old.Peer, "-gossip-addr", old.Gossip}
+	c.mu.Lock()
+	for _, p := range c.children {
+		if p != old && !closed(p.done) {
+			args = append(args, "-seeds", p.Gossip)
+			break
+		}
+	}
+	list := map[string]*[]*Process{"node": &c.Nodes, "router": &c.Routers, "history": &c.Histories}[old.role]
+	c.started++
+	log := filepath.Join(c.opts.Dir, fmt.Sprintf("%s-again-%d.log", old.Name, c.started))
+	c.mu.Unlock()
+	if old.role == "node" {
+		args = append(args, "-addr", old.Addr)
+	}
+	p, err := startProcess(ctx, old.Name, c.Command(context.WithoutCancel(ctx), old.role, args...), log)
+	if err != nil {
+		return nil, err
+	}
+	p.role = old.role
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.children = append(c.children, p)
+	(*list)[slices.Index(*list, old)] = p
+	return p, nil
+}
+
+// Run starts a process by its own command, not yet started, and waits until it is ready. It ends with the cluster.
+func (c *Cluster) Run(ctx context.Context, role, name string, cmd *exec.Cmd) (*Process, error) {
+	p, err := startProcess(ctx, name, cmd, filepath.Join(c.opts.Dir, name+".log"))
+	if err != nil {
+		return nil, err
+	}
+	p.role = role
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.children = append(c.children, p)
+	return p, nil
+}
+
+func closed(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
 }
 
 // Stop ends all processes, in the reverse order of their start, and what was made on the servers.
@@ -296,6 +349,7 @@ type Process struct {
 	Addr, AdminAddr, Peer, Gossip string
 	LogFile                       string
 
+	role string
 	cmd  *exec.Cmd
 	done chan struct{}
 	err  error // set before done is closed
@@ -421,6 +475,17 @@ func (p *Process) Stop(ctx context.Context) error {
 			return fmt.Errorf("%s ended badly: %w\n%s", p.Name, p.err, Tail(p.LogFile))
 		}
 		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s does not end: %w", p.Name, context.Cause(ctx))
+	}
+}
+
+// Ended waits until the process has ended, which is what was meant, and gives how.
+func (p *Process) Ended(ctx context.Context) error {
+	p.intend()
+	select {
+	case <-p.done:
+		return p.err
 	case <-ctx.Done():
 		return fmt.Errorf("%s does not end: %w", p.Name, context.Cause(ctx))
 	}

@@ -27,9 +27,11 @@ type Config struct {
 
 	// Addr is where nodes serve clients, and where a client finds them: host:port; a client may name several, separated by commas.
 	Addr string
+	// ClientAdvertise is where a client that must leave another node may be told to connect to this one; empty: it is told nothing.
+	ClientAdvertise string
 	// AdminAddr serves /metrics, /livez, /readyz and pprof.
 	AdminAddr string
-	// PeerAddr is where a node takes links from the cluster, PeerAdvertise what it tells others if that differs.
+	// PeerAddr is where a process takes links from the cluster, PeerAdvertise what it tells others if that differs.
 	PeerAddr, PeerAdvertise string
 	// GossipAddr is for memberlist, GossipAdvertise what it tells others if that differs; Seeds are members to find the others by.
 	GossipAddr, GossipAdvertise string
@@ -125,6 +127,7 @@ const (
 	dev     = "dev"
 	migrate = "migrate"
 	chat    = "chat"
+	admin   = "admin"
 )
 
 var (
@@ -169,17 +172,18 @@ func (c *Config) bind(fs *flag.FlagSet) []Setting {
 
 	fs.StringVar(&c.File, "config", "", "YAML file with these settings")
 	str(&c.Addr, "addr", "host:port where clients are served; for chat, where the server is (several: a,b)", []string{node, dev, chat})
+	str(&c.ClientAdvertise, "client-advertise", "client address of this node that clients of others may be told, without a load balancer; port 0: that of -addr", []string{node})
 	str(&c.AdminAddr, "admin-addr", "host:port of /metrics, /livez, /readyz and pprof; empty: none", running)
-	str(&c.PeerAddr, "peer-addr", "host:port for links from the cluster's other processes", []string{node})
-	str(&c.PeerAdvertise, "peer-advertise", "peer address to tell the others, if it differs", []string{node})
+	str(&c.PeerAddr, "peer-addr", "host:port for links from the cluster's other processes", servers, []string{admin})
+	str(&c.PeerAdvertise, "peer-advertise", "peer address to tell the others, if it differs", servers, []string{admin})
 	str(&c.GossipAddr, "gossip-addr", "host:port (TCP and UDP) by which processes find each other", servers)
 	str(&c.GossipAdvertise, "gossip-advertise", "gossip address to tell the others, if it differs", servers)
-	list(&c.Seeds, "seeds", "gossip addresses of some other processes, separated by commas", servers)
-	str(&c.Name, "name", "name of this process, for people", running)
-	str(&c.Cluster, "cluster", "name of the cluster", running, []string{migrate})
+	list(&c.Seeds, "seeds", "gossip addresses of some other processes, or names of SRV records (_gossip._tcp.example), separated by commas", servers)
+	str(&c.Name, "name", "name of this process, for people; two of one role must not have the same", running)
+	str(&c.Cluster, "cluster", "name of the cluster", running, []string{migrate, admin})
 	str(&c.Namespace, "namespace", "what names of topics, groups and Redis keys begin with, for clusters that share servers", servers, []string{migrate})
-	secret(&c.Secret, "secret", "secret that the cluster's processes share, at least 16 bytes", servers)
-	str(&c.SecretFile, "secret-file", "file that holds the secret", servers)
+	secret(&c.Secret, "secret", "secret that the cluster's processes share, at least 16 bytes", servers, []string{admin})
+	str(&c.SecretFile, "secret-file", "file that holds the secret", servers, []string{admin})
 	list(&c.Kafka, "kafka", "Kafka brokers, separated by commas", servers, []string{migrate})
 	list(&c.Redis, "redis", "Redis server, or several of a Redis Cluster, separated by commas", servers)
 	secret(&c.RedisPassword, "redis-password", "Redis password", servers)
@@ -308,8 +312,11 @@ func (c *Config) Validate(cmd string) error {
 	hostPort("peer-advertise", c.PeerAdvertise, true)
 	hostPort("gossip-addr", c.GossipAddr, false)
 	hostPort("gossip-advertise", c.GossipAdvertise, true)
+	hostPort("client-advertise", c.ClientAdvertise, true)
 	for _, s := range c.Seeds {
-		hostPort("seeds", s, false)
+		if !strings.HasPrefix(s, "_") || strings.Contains(s, ":") {
+			hostPort("seeds", s, false)
+		}
 	}
 	if uses("secret") && len(c.Secret) < 16 {
 		bad("secret", "at least 16 bytes are wanted (or -secret-file FILE)")

@@ -52,6 +52,7 @@ type person struct {
 	mu     sync.Mutex
 	shown  []future.Message
 	failed []future.SendFailed
+	states []future.StateChange
 	more   chan struct{}
 	done   chan struct{}
 }
@@ -105,6 +106,8 @@ func (p *person) watch() {
 			p.shown = append(p.shown, e)
 		case future.SendFailed:
 			p.failed = append(p.failed, e)
+		case future.StateChange:
+			p.states = append(p.states, e)
 		}
 		p.mu.Unlock()
 		select {

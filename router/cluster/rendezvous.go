@@ -7,6 +7,12 @@ func WithRole(members []Member, role Role) []Member {
 	return slices.DeleteFunc(slices.Clone(members), func(m Member) bool { return !m.Has(role) })
 }
 
+// InOffice returns those that have the role and do not drain, in their order: those to whom work may be given. Who must reach all that
+// still do something, those that drain among them, wants WithRole.
+func InOffice(members []Member, role Role) []Member {
+	return slices.DeleteFunc(slices.Clone(members), func(m Member) bool { return !m.Has(role) || m.State == Draining })
+}
+
 // Rendezvous says which of the members a partition belongs to; false without members. It is highest random weight hashing
 // (Thaler and Ravishankar, 1998): all who see the same members come to the same answer whatever their order, and when a
 // member comes or goes, only partitions move that it gets or had.

@@ -39,6 +39,16 @@ func (s *Static) Set(members ...Member) {
 	s.setLocked(sorted(members))
 }
 
+// Announce changes one of the members, if it is there.
+func (s *Static) Announce(_ context.Context, self Member) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slices.ContainsFunc(s.members, func(m Member) bool { return m.ID == self.ID }) {
+		s.setLocked(sorted(append(slices.Clone(s.members), self)))
+	}
+	return nil
+}
+
 // Leave does nothing: nobody in particular looks through s. See Join.
 func (s *Static) Leave(context.Context) error { return nil }
 
@@ -83,6 +93,8 @@ func (s *seat) Members() ([]Member, <-chan struct{}) {
 	}
 	return s.shared.Members()
 }
+
+func (s *seat) Announce(ctx context.Context, self Member) error { return s.shared.Announce(ctx, self) }
 
 func (s *seat) Leave(context.Context) error {
 	s.mu.Lock()

@@ -62,8 +62,8 @@ func (r *Router) assign(ctx context.Context, delivering clock.Group) {
 
 // claim works out whose each partition is.
 func (r *Router) claim(claims []claim, members []cluster.Member) {
-	routers := cluster.WithRole(members, cluster.RoleRouter)
-	if !slices.ContainsFunc(routers, func(m cluster.Member) bool { return m.ID == r.o.Self.ID }) {
+	routers := cluster.InOffice(members, cluster.RoleRouter)
+	if !slices.ContainsFunc(members, func(m cluster.Member) bool { return m.ID == r.o.Self.ID }) {
 		routers = append(routers, r.o.Self) // membership has not noticed us yet
 	}
 	now := r.o.Clock.Now()

@@ -28,6 +28,7 @@ const (
 	kindForward = "forward"
 	kindKick    = "kick"
 	kindPing    = "ping"
+	kindAsk     = "ask"
 	kindUnknown = "unknown"
 )
 

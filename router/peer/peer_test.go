@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const cluster = "test"
+const testCluster = "test"
 
 var secret = bytes.Repeat([]byte{7}, 32)
 
@@ -101,12 +101,12 @@ func (n *fakeNode) waitFor(t testing.TB, what string, ok func() bool) {
 }
 
 func serverOptions(h Handler) ServerOptions {
-	return ServerOptions{Addr: "127.0.0.1:0", Secret: secret, Cluster: cluster, Self: "server", Handler: h, Logger: zap.NewNop()}
+	return ServerOptions{Addr: "127.0.0.1:0", Secret: secret, Cluster: testCluster, Self: "server", Handler: h, Logger: zap.NewNop()}
 }
 
 func poolOptions() PoolOptions {
 	return PoolOptions{
-		Secret: secret, Cluster: cluster, Self: "pool", Logger: zap.NewNop(),
+		Secret: secret, Cluster: testCluster, Self: "pool", Logger: zap.NewNop(),
 		timing: timing{backoff: 2 * time.Millisecond, backoffTo: 20 * time.Millisecond},
 	}
 }

@@ -172,8 +172,13 @@ func resultOfDial(err error) string {
 	return resultGood
 }
 
-func (r *remote) connect(ctx context.Context) (_ *session, err error) {
-	raw, err := new(net.Dialer).DialContext(ctx, "tcp", r.addr)
+func (r *remote) connect(ctx context.Context) (*session, error) {
+	return connect(ctx, r.addr, r.pool.tls, r.pool.o.Self, r.pool.o.timing.silent)
+}
+
+// connect makes a link as self; the other side is taken for dead when it is silent for so long.
+func connect(ctx context.Context, addr string, config *tls.Config, self string, silent time.Duration) (_ *session, err error) {
+	raw, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
@@ -186,11 +191,11 @@ func (r *remote) connect(ctx context.Context) (_ *session, err error) {
 			abort(raw)
 		}
 	}()
-	conn := tls.Client(raw, r.pool.tls)
+	conn := tls.Client(raw, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("handshake: %w", err)
 	}
-	hello, err := encode(helloFrame(r.pool.o.Self))
+	hello, err := encode(helloFrame(self))
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +212,7 @@ func (r *remote) connect(ctx context.Context) (_ *session, err error) {
 		return nil, fmt.Errorf("%w: no hello", errMalformed)
 	}
 	s.peer = f.GetHello().Self
-	s.frames.r, s.frames.limit = bufio.NewReaderSize(&patientConn{conn, r.pool.o.timing.silent}, keepBuf), MaxFrame
+	s.frames.r, s.frames.limit = bufio.NewReaderSize(&patientConn{conn, silent}, keepBuf), MaxFrame
 	return s, nil
 }
 

@@ -36,6 +36,8 @@ type ServerOptions struct {
 	// Self is this process's life: it is told to who dials, for its logs.
 	Self    string
 	Handler Handler
+	// Control, if not nil, answers operators.
+	Control Control
 	Logger  *zap.Logger
 	// Registerer, if not nil, gets the metrics.
 	Registerer prometheus.Registerer
@@ -327,6 +329,9 @@ func (l *link) handle(f *peerv1.Frame) error {
 	case *peerv1.Frame_Ping:
 		frames.WithLabelValues(kindPing).Inc()
 		return l.put(&peerv1.Frame{Body: &peerv1.Frame_Pong{Pong: &peerv1.Pong{}}})
+	case *peerv1.Frame_Ask:
+		frames.WithLabelValues(kindAsk).Inc()
+		return l.put(l.told(b.Ask))
 	default:
 		frames.WithLabelValues(kindUnknown).Inc()
 	}

@@ -57,7 +57,7 @@ func TestWrongSecretOrCluster_IsRefusedByBothSides(t *testing.T) {
 func TestStrangerWithTLS_IsRefusedByTheServer(t *testing.T) {
 	n := newFakeNode()
 	s := startServer(t, serverOptions(n))
-	theirs, err := tlsConfig(bytes.Repeat([]byte{8}, 32), cluster)
+	theirs, err := tlsConfig(bytes.Repeat([]byte{8}, 32), testCluster)
 	if err != nil {
 		t.Fatal(err)
 	}

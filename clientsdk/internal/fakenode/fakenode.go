@@ -141,9 +141,11 @@ func (s *Session) Fail(e *pb.Envelope, err *wire.Error) {
 	s.Write(&pb.Envelope{Id: e.GetId(), Body: &pb.Envelope_Error{Error: err.Proto()}})
 }
 
-// Close ends the connection with a reason.
-func (s *Session) Close(reason pb.Closing_Reason, retry time.Duration) {
-	s.Write(&pb.Envelope{Body: &pb.Envelope_Closing{Closing: &pb.Closing{Reason: reason, RetryAfterMs: uint32(retry.Milliseconds())}}})
+// Close ends the connection with a reason, and perhaps tells where to go.
+func (s *Session) Close(reason pb.Closing_Reason, retry time.Duration, addrs ...string) {
+	s.Write(&pb.Envelope{Body: &pb.Envelope_Closing{Closing: &pb.Closing{
+		Reason: reason, RetryAfterMs: uint32(retry.Milliseconds()), Addrs: addrs,
+	}}})
 	_ = s.Conn.Close()
 }
 

@@ -71,6 +71,8 @@ const (
 	Code_CODE_VERSION Code = 18
 	// A stated limit is reached (friends, pending requests, devices, …).
 	Code_CODE_LIMIT Code = 19
+	// The node goes down and has not carried this request out: ask again on the next connection. Closing follows.
+	Code_CODE_DRAINING Code = 30
 )
 
 // Enum value maps for Code.
@@ -96,6 +98,7 @@ var (
 		17: "CODE_INTERNAL",
 		18: "CODE_VERSION",
 		19: "CODE_LIMIT",
+		30: "CODE_DRAINING",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":     0,
@@ -118,6 +121,7 @@ var (
 		"CODE_INTERNAL":        17,
 		"CODE_VERSION":         18,
 		"CODE_LIMIT":           19,
+		"CODE_DRAINING":        30,
 	}
 )
 
@@ -1215,10 +1219,13 @@ func (*PingRequest) Descriptor() ([]byte, []int) {
 
 // Closing is the last event of a connection.
 type Closing struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Reason        Closing_Reason         `protobuf:"varint,1,opt,name=reason,proto3,enum=future.v1.Closing_Reason" json:"reason,omitempty"`
-	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	RetryAfterMs  uint32                 `protobuf:"varint,3,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Reason       Closing_Reason         `protobuf:"varint,1,opt,name=reason,proto3,enum=future.v1.Closing_Reason" json:"reason,omitempty"`
+	Message      string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	RetryAfterMs uint32                 `protobuf:"varint,3,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
+	// With REASON_DRAINING, where other nodes serve, host:port, in an order of this client's own: at most 8, to be tried once each.
+	// Empty: come back to the address that you know.
+	Addrs         []string `protobuf:"bytes,4,rep,name=addrs,proto3" json:"addrs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1272,6 +1279,13 @@ func (x *Closing) GetRetryAfterMs() uint32 {
 		return x.RetryAfterMs
 	}
 	return 0
+}
+
+func (x *Closing) GetAddrs() []string {
+	if x != nil {
+		return x.Addrs
+	}
+	return nil
 }
 
 type RegisterRequest struct {
@@ -3467,11 +3481,12 @@ const file_futurev1_future_proto_rawDesc = "" +
 	"silence_ms\x18\x06 \x01(\rR\tsilenceMs\x12\x18\n" +
 	"\acluster\x18\a \x01(\tR\acluster\x12\x14\n" +
 	"\x05epoch\x18\b \x01(\rR\x05epoch\"\r\n" +
-	"\vPingRequest\"\x83\x03\n" +
+	"\vPingRequest\"\x99\x03\n" +
 	"\aClosing\x121\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x19.future.v1.Closing.ReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +
-	"\x0eretry_after_ms\x18\x03 \x01(\rR\fretryAfterMs\"\x84\x02\n" +
+	"\x0eretry_after_ms\x18\x03 \x01(\rR\fretryAfterMs\x12\x14\n" +
+	"\x05addrs\x18\x04 \x03(\tR\x05addrs\"\x84\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REASON_SESSION_ENDED\x10\x01\x12\x13\n" +
@@ -3627,7 +3642,7 @@ const file_futurev1_future_proto_rawDesc = "" +
 	"\x06unread\x18\x04 \x01(\rR\x06unread\x12\x19\n" +
 	"\bread_seq\x18\x05 \x01(\x04R\areadSeq\"V\n" +
 	"\x15ConversationsResponse\x12=\n" +
-	"\rconversations\x18\x01 \x03(\v2\x17.future.v1.ConversationR\rconversations*\xa8\x03\n" +
+	"\rconversations\x18\x01 \x03(\v2\x17.future.v1.ConversationR\rconversations*\xbb\x03\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fCODE_INVALID\x10\x01\x12\x14\n" +
@@ -3650,7 +3665,8 @@ const file_futurev1_future_proto_rawDesc = "" +
 	"\rCODE_INTERNAL\x10\x11\x12\x10\n" +
 	"\fCODE_VERSION\x10\x12\x12\x0e\n" +
 	"\n" +
-	"CODE_LIMIT\x10\x13B?Z=github.com/futurechat/future/clientsdk/wire/futurev1;futurev1b\x06proto3"
+	"CODE_LIMIT\x10\x13\x12\x11\n" +
+	"\rCODE_DRAINING\x10\x1eB?Z=github.com/futurechat/future/clientsdk/wire/futurev1;futurev1b\x06proto3"
 
 var (
 	file_futurev1_future_proto_rawDescOnce sync.Once

@@ -34,6 +34,7 @@ func Run(t *testing.T, newCluster func(t *testing.T) Join) {
 		{"ChannelTellsOfEachChange", channel},
 		{"ViewsThatWereGivenDoNotChange", viewsAreKept},
 		{"SameNameIsNoMatter", sameName},
+		{"WhatIsAnnouncedIsSeen", announce},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, newCluster(t)) })
 	}
@@ -44,6 +45,7 @@ func Of(n int) cluster.Member {
 	return cluster.Member{
 		ID: fmt.Sprintf("id-%02d", n), Name: fmt.Sprintf("host-%d:4000", n), Version: "1.2.3-rc1",
 		Roles: []cluster.Role{cluster.RoleNode, cluster.RoleRouter}[:1+n%2], Peer: fmt.Sprintf("10.0.0.%d:7000", n),
+		Client: fmt.Sprintf("chat-%d.example:443", n), State: cluster.Serving, SinceMs: 1_700_000_000_000 + int64(n), Generation: uint64(n),
 	}
 }
 
@@ -173,4 +175,17 @@ func sameName(t *testing.T, join Join) {
 	a := join(t, one)
 	join(t, two)
 	WaitFor(t, a, one, two)
+}
+
+func announce(t *testing.T, join Join) {
+	a, b := join(t, Of(1)), join(t, Of(2))
+	WaitFor(t, b, Of(1), Of(2))
+	WaitFor(t, a, Of(1), Of(2))
+	goes := Of(1)
+	goes.State, goes.Generation, goes.Client = cluster.Draining, 7, ""
+	if err := a.Announce(t.Context(), goes); err != nil {
+		t.Fatal(err)
+	}
+	WaitFor(t, a, goes, Of(2))
+	WaitFor(t, b, goes, Of(2))
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/futurechat/future/router/cluster"
@@ -32,14 +33,19 @@ type Options struct {
 	// Advertise is the host:port at which the others reach this process; the host may be a name, the port empty or 0 for the
 	// one bound. Empty: the address bound, or with all addresses the first private one.
 	Advertise string
-	// Seeds are host:port of processes to ask for the others. A name may stand for several addresses. They need not be up, and
-	// this process may be among them. Without seeds it waits to be found.
+	// Seeds are processes to ask for the others: host:port, where a name may stand for several addresses, or the name of an SRV
+	// record, like _gossip._tcp.future.example. Names are looked up anew at each try. Seeds need not be up, and this process may be
+	// among them. Without seeds it waits to be found.
 	Seeds []string
+	// Resolver looks up names of seeds; nil: Go's own.
+	Resolver *net.Resolver
 	// Secret is the cluster's.
 	Secret []byte
 	// Cluster is the cluster's name. Processes with another one do not see each other.
 	Cluster string
 	Logger  *zap.Logger
+	// Registerer, if not nil, gets the metrics.
+	Registerer prometheus.Registerer
 
 	timing timing // for tests; zero means what is shipped
 }
@@ -52,19 +58,25 @@ type timing struct {
 
 // Gossip is this process's membership.
 type Gossip struct {
-	self   cluster.Member
-	seeds  []string
-	rejoin time.Duration
-	log    *zap.Logger
-	list   *memberlist.Memberlist
+	id       string
+	seeds    []string
+	resolver *net.Resolver
+	rejoin   time.Duration
+	log      *zap.Logger
+	metrics  *metrics
+	list     *memberlist.Memberlist
 
 	stop    context.CancelCauseFunc
-	ended   chan struct{} // closed when the goroutine that joins has ended
-	leaving sync.Mutex    // held through Leave
-	left    bool          // guarded by leaving
+	tried   chan struct{}     // closed when all seeds were tried once
+	ended   chan struct{}     // closed when the goroutine that joins has ended
+	said    map[string]string // what is wrong with each seed, as was said; owned by that goroutine
+	leaving sync.Mutex        // held through Leave
+	left    bool              // guarded by leaving
 
 	mu      sync.Mutex
+	self    cluster.Member
 	frozen  bool
+	meta    []byte // self encoded
 	nodes   map[string]node
 	members []cluster.Member // of nodes, sorted by ID; replaced as a whole, since callers hold it
 	changed chan struct{}
@@ -91,18 +103,21 @@ func New(o Options) (*Gossip, error) {
 		return nil, err
 	}
 	g := &Gossip{
-		self: o.Self, seeds: o.Seeds, rejoin: cmp.Or(o.timing.rejoin, 10*time.Second), log: o.Logger,
-		ended: make(chan struct{}),
-		nodes: make(map[string]node), changed: make(chan struct{}),
+		id: o.Self.ID, seeds: o.Seeds, resolver: cmp.Or(o.Resolver, net.DefaultResolver), rejoin: cmp.Or(o.timing.rejoin, 10*time.Second),
+		log: o.Logger, tried: make(chan struct{}), ended: make(chan struct{}), said: make(map[string]string),
+		self: o.Self, meta: meta, nodes: make(map[string]node), changed: make(chan struct{}),
 	}
-	config, err := o.config()
+	if g.metrics, err = newMetrics(o.Registerer); err != nil {
+		return nil, err
+	}
+	config, err := o.config(g.metrics)
 	if err != nil {
 		return nil, err
 	}
-	config.Delegate = delegate(meta)
+	config.Delegate = delegate{g}
 	config.Events = g
 	if g.list, err = memberlist.Create(config); err != nil {
-		return nil, fmt.Errorf("gossip: listen on %s: %w", o.Bind, err)
+		return nil, errors.Join(fmt.Errorf("gossip: listen on %s: %w", o.Bind, err), config.Transport.Shutdown())
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	g.stop = cancel
@@ -122,6 +137,9 @@ func (o Options) check() error {
 		return errors.New("gossip: no logger")
 	}
 	for _, s := range o.Seeds {
+		if isSRV(s) {
+			continue
+		}
 		if _, _, err := splitPort(s); err != nil {
 			return fmt.Errorf("gossip: seed: %w", err)
 		}
@@ -129,7 +147,7 @@ func (o Options) check() error {
 	return nil
 }
 
-func (o Options) config() (*memberlist.Config, error) {
+func (o Options) config(m *metrics) (*memberlist.Config, error) {
 	host, port, err := splitPort(o.Bind)
 	if err != nil {
 		return nil, fmt.Errorf("gossip: bind: %w", err)
@@ -152,7 +170,7 @@ func (o Options) config() (*memberlist.Config, error) {
 	}
 	c.Label = o.Cluster
 	c.SecretKey = key
-	c.Logger = newLog(o.Logger)
+	c.Logger = newLog(o.Logger, m)
 	// A probe that fails takes one interval, suspicion 4 (6 while nobody confirms it); the first probe of a member that died
 	// comes within one or two.
 	probe := cmp.Or(o.timing.probe, 500*time.Millisecond)
@@ -167,6 +185,14 @@ func (o Options) config() (*memberlist.Config, error) {
 	c.TCPTimeout = 2 * time.Second
 	if o.timing.config != nil {
 		o.timing.config(c)
+	}
+	if c.Transport == nil {
+		if c.Transport, err = listen(c); err != nil {
+			return nil, fmt.Errorf("gossip: listen on %s: %w", o.Bind, err)
+		}
+	}
+	if c.Transport, err = newGuard(c.Transport, m); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
@@ -220,6 +246,33 @@ func (g *Gossip) Members() ([]cluster.Member, <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.members, g.changed
+}
+
+// Tried is closed when all seeds were tried once: those that could be reached have told who else there is.
+func (g *Gossip) Tried() <-chan struct{} { return g.tried }
+
+// Announce implements cluster.Membership. It returns when the news has begun to spread, or after 2 seconds at most.
+func (g *Gossip) Announce(ctx context.Context, self cluster.Member) error {
+	meta, err := encodeMeta(self)
+	if err != nil {
+		return err
+	}
+	g.leaving.Lock() // memberlist must not be asked after its end
+	defer g.leaving.Unlock()
+	if g.left || self.ID != g.id {
+		return errors.New("gossip: announce: left, or another's ID")
+	}
+	g.mu.Lock()
+	g.self, g.meta = self, meta
+	g.mu.Unlock()
+	timeout := leaveTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, time.Until(deadline))
+	}
+	if err := g.list.UpdateNode(max(timeout, time.Millisecond)); err != nil {
+		return fmt.Errorf("gossip: announce: %w", err)
+	}
+	return nil
 }
 
 // Leave tells the others, for up to 2 seconds or until ctx ends, then Shutdown. An error says that the others may have to find
@@ -295,9 +348,6 @@ func (g *Gossip) NotifyLeave(n *memberlist.Node) {
 
 func (g *Gossip) put(n *memberlist.Node) {
 	m, err := decodeMeta(n.Name, n.Meta)
-	if n.Name == g.self.ID {
-		m, err = g.self, nil
-	}
 	if err != nil {
 		g.log.Warn("member of a version that is not understood is left out", zap.String("id", n.Name), zap.Error(err))
 		return
@@ -307,7 +357,11 @@ func (g *Gossip) put(n *memberlist.Node) {
 	if g.frozen {
 		return
 	}
-	g.log.Info("member seen", zap.String("id", m.ID), zap.String("name", m.Name), zap.String("address", n.Address()))
+	if n.Name == g.id {
+		m = g.self
+	}
+	g.log.Info("member seen", zap.String("id", m.ID), zap.String("name", m.Name), zap.String("state", string(m.State)),
+		zap.String("address", n.Address()))
 	g.nodes[m.ID] = node{m, n.Address()}
 	g.changedLocked()
 }
@@ -323,15 +377,20 @@ func (g *Gossip) changedLocked() {
 }
 
 // delegate gives memberlist this member's meta data and has nothing else to say.
-type delegate []byte
+type delegate struct{ g *Gossip }
 
 var (
-	_ memberlist.Delegate      = delegate(nil)
+	_ memberlist.Delegate      = delegate{}
 	_ memberlist.EventDelegate = (*Gossip)(nil)
 	_ io.Writer                = lines{}
 )
 
-func (d delegate) NodeMeta(int) []byte             { return d }
+func (d delegate) NodeMeta(int) []byte {
+	d.g.mu.Lock()
+	defer d.g.mu.Unlock()
+	return d.g.meta
+}
+
 func (d delegate) NotifyMsg([]byte)                {}
 func (d delegate) GetBroadcasts(int, int) [][]byte { return nil }
 func (d delegate) LocalState(bool) []byte          { return nil }

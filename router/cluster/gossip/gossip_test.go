@@ -294,7 +294,11 @@ func TestNew_BadOptionsAreRefused(t *testing.T) {
 
 func TestLog_LevelsAndLengthAreBounded(t *testing.T) {
 	core, logs := observer.New(zapcore.DebugLevel)
-	l := newLog(zap.New(core))
+	m, err := newMetrics(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLog(zap.New(core), m)
 	l.Printf("[ERR] memberlist: %s", strings.Repeat("x", 1000))
 	for range 1000 {
 		l.Print("[DEBUG] memberlist: again")

@@ -2,9 +2,11 @@ package gossip
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,9 +22,13 @@ const (
 // brings the halves together. Seeds in view cost nothing.
 func (g *Gossip) join(ctx context.Context) {
 	defer close(g.ended)
-	wait := min(firstWait, g.rejoin)
+	wait, tried := min(firstWait, g.rejoin), false
 	for ctx.Err() == nil {
 		g.joinOnce(ctx)
+		if !tried {
+			tried = true
+			close(g.tried)
+		}
 		if g.alone() {
 			wait = min(wait*2, g.rejoin)
 		} else {
@@ -46,17 +52,36 @@ func (g *Gossip) alone() bool {
 
 func (g *Gossip) joinOnce(ctx context.Context) {
 	for _, i := range rand.Perm(len(g.seeds)) {
-		for _, addr := range g.resolve(ctx, g.seeds[i]) {
+		seed := g.seeds[i]
+		addrs, err := g.resolve(ctx, seed)
+		reached := err == nil && len(addrs) > 0
+		for _, addr := range addrs {
 			if ctx.Err() != nil {
 				return
 			}
 			if g.inView(addr) {
 				continue
 			}
-			if _, err := g.list.Join([]string{addr}); err != nil {
-				g.log.Debug("seed not reached", zap.String("seed", g.seeds[i]), zap.String("address", addr), zap.Error(err))
+			if _, joined := g.list.Join([]string{addr}); joined != nil {
+				g.log.Debug("seed not reached", zap.String("seed", seed), zap.String("address", addr), zap.Error(joined))
+				err, reached = joined, false
 			}
 		}
+		g.tell(ctx, seed, reached, err)
+	}
+}
+
+// tell says what is wrong with a seed: once, and again when that changes.
+func (g *Gossip) tell(ctx context.Context, seed string, reached bool, err error) {
+	said := g.said[seed]
+	switch {
+	case ctx.Err() != nil:
+	case reached && said != "":
+		delete(g.said, seed)
+		g.log.Info("seed reached", zap.String("seed", seed))
+	case !reached && err != nil && said == "":
+		g.said[seed] = err.Error()
+		g.log.Warn("a seed is not reached; it is tried again and again", zap.String("seed", seed), zap.Error(err))
 	}
 }
 
@@ -71,22 +96,41 @@ func (g *Gossip) inView(addr string) bool {
 	return false
 }
 
-// resolve gives a seed's addresses as ip:port; a name that does not resolve may do so later.
-func (g *Gossip) resolve(ctx context.Context, seed string) []string {
-	host, port, err := splitPort(seed)
-	if err != nil {
-		return nil
-	}
+// isSRV tells whether a seed is the name of an SRV record: _service._proto.domain, without a port.
+func isSRV(seed string) bool { return strings.HasPrefix(seed, "_") && !strings.Contains(seed, ":") }
+
+// mostAddrs bounds what one seed may stand for: a resolver that is not honest must not keep us busy.
+const mostAddrs = 64
+
+// resolve gives a seed's addresses as ip:port. A name that does not resolve may do so later.
+func (g *Gossip) resolve(ctx context.Context, seed string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+	var addrs []string
+	add := func(host string, port int) error {
+		ips, err := g.resolver.LookupIPAddr(ctx, host)
+		for _, ip := range ips {
+			if len(addrs) < mostAddrs {
+				addrs = append(addrs, net.JoinHostPort(ip.String(), strconv.Itoa(port)))
+			}
+		}
+		return err
+	}
+	if !isSRV(seed) {
+		host, port, err := splitPort(seed)
+		if err != nil {
+			return nil, err
+		}
+		err = add(host, port)
+		return addrs, err
+	}
+	_, records, err := g.resolver.LookupSRV(ctx, "", "", seed)
 	if err != nil {
-		g.log.Debug("seed not resolved", zap.String("seed", seed), zap.Error(err))
-		return nil
+		return nil, err
 	}
-	addrs := make([]string, len(ips))
-	for i, ip := range ips {
-		addrs[i] = net.JoinHostPort(ip.String(), strconv.Itoa(port))
+	var errs []error
+	for _, r := range records {
+		errs = append(errs, add(r.Target, int(r.Port)))
 	}
-	return addrs
+	return addrs, errors.Join(errs...)
 }

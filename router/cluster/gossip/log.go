@@ -14,14 +14,17 @@ const maxLine = 300
 
 // newLog gives memberlist a logger that ends in ours. Errors become warnings, since nearly all tell of the network or of
 // strangers and none of a fault of ours, and what repeats within a second is sampled.
-func newLog(l *zap.Logger) *log.Logger {
+func newLog(l *zap.Logger, m *metrics) *log.Logger {
 	l = l.WithOptions(zap.WithCaller(false), zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(core, time.Second, 10, 100)
 	}))
-	return log.New(lines{l}, "", 0)
+	return log.New(lines{l, m}, "", 0)
 }
 
-type lines struct{ zap *zap.Logger }
+type lines struct {
+	zap     *zap.Logger
+	metrics *metrics
+}
 
 func (w lines) Write(p []byte) (int, error) {
 	line := strings.TrimSpace(string(p))
@@ -39,6 +42,9 @@ func (w lines) Write(p []byte) (int, error) {
 		}
 	}
 	line = strings.TrimPrefix(line, "memberlist: ")
+	if level == zapcore.WarnLevel {
+		w.metrics.complaint(line)
+	}
 	if len(line) > maxLine {
 		line = line[:maxLine]
 	}

@@ -17,7 +17,8 @@ const metaVersion = 1
 var errMeta = errors.New("gossip: malformed meta data")
 
 // encodeMeta encodes all of m but its ID, which is the node's name in memberlist: version, then name, peer address, program
-// version, the number of roles and each role; strings and the number as or after a uvarint length.
+// version, the number of roles and each role, client address, state, start and generation; strings after a uvarint length, numbers
+// as uvarints. The last four came later: who sends none has none.
 func encodeMeta(m cluster.Member) ([]byte, error) {
 	b := []byte{metaVersion}
 	for _, s := range []string{m.Name, m.Peer, m.Version} {
@@ -27,8 +28,10 @@ func encodeMeta(m cluster.Member) ([]byte, error) {
 	for _, r := range m.Roles {
 		b = appendString(b, string(r))
 	}
+	b = appendString(appendString(b, m.Client), string(m.State))
+	b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(m.SinceMs)), m.Generation)
 	if len(b) > memberlist.MetaMaxSize {
-		return nil, fmt.Errorf("gossip: name, peer address, version and roles take %d bytes, allowed are %d", len(b), memberlist.MetaMaxSize)
+		return nil, fmt.Errorf("gossip: name, addresses, version and roles take %d bytes, allowed are %d", len(b), memberlist.MetaMaxSize)
 	}
 	return b, nil
 }
@@ -57,6 +60,24 @@ func decodeMeta(id string, b []byte) (cluster.Member, error) {
 		}
 		m.Roles = append(m.Roles, cluster.Role(role))
 	}
+	if len(b) == 0 {
+		return m, nil
+	}
+	var state string
+	for _, s := range []*string{&m.Client, &state} {
+		if *s, b, ok = cutString(b); !ok {
+			return m, errMeta
+		}
+	}
+	since, size := binary.Uvarint(b)
+	if size <= 0 {
+		return m, errMeta
+	}
+	generation, more := binary.Uvarint(b[size:])
+	if more <= 0 {
+		return m, errMeta
+	}
+	m.State, m.SinceMs, m.Generation = cluster.State(state), int64(since), generation
 	return m, nil
 }
 

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"encoding/binary"
 	"reflect"
 	"strings"
 	"testing"
@@ -35,7 +36,17 @@ func TestMeta_CutShortIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// What a member has sent that knows nothing of clients, states, starts and generations.
+	m := clustertest.Of(1)
+	old := len(b) - len(m.Client) - len(m.State) - 2 - len(binary.AppendUvarint(nil, uint64(m.SinceMs))) - 1
+	m = cluster.Member{ID: "x", Name: m.Name, Peer: m.Peer, Version: m.Version, Roles: m.Roles}
+	if got, err := decodeMeta("x", b[:old]); err != nil || !reflect.DeepEqual(got, m) {
+		t.Errorf("of the first version: got %+v, %v, want %+v", got, err, m)
+	}
 	for n := range b {
+		if n == old {
+			continue
+		}
 		if m, err := decodeMeta("x", b[:n]); err == nil {
 			t.Errorf("%d bytes of %d gave %+v", n, len(b), m)
 		}

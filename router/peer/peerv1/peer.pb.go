@@ -1,8 +1,8 @@
 // The link between the cluster's processes, version 1.
 //
 // A link is a TLS 1.3 connection that carries frames both ways: uint32 big-endian length, then that many bytes of one Frame.
-// The first frame of each side is Hello; whoever dialled goes first. Then the dialler sends Forward, Kick and Ping, and the
-// other side answers each Forward with an Answer of the same id, in order, and each Ping with a Pong.
+// The first frame of each side is Hello; whoever dialled goes first. Then the dialler sends Forward, Kick, Ping and Ask, and the
+// other side answers each Forward with an Answer of the same id, in order, each Ping with a Pong and each Ask with a Told.
 //
 // Rules of change: fields are added, never renumbered or reused. Who does not know a field ignores it; a frame of a kind that
 // is not known is counted and ignored. So processes of two versions can talk while a cluster is upgraded.
@@ -41,6 +41,8 @@ type Frame struct {
 	//	*Frame_Kick
 	//	*Frame_Ping
 	//	*Frame_Pong
+	//	*Frame_Ask
+	//	*Frame_Told
 	Body          isFrame_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -137,6 +139,24 @@ func (x *Frame) GetPong() *Pong {
 	return nil
 }
 
+func (x *Frame) GetAsk() *Ask {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Ask); ok {
+			return x.Ask
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetTold() *Told {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Told); ok {
+			return x.Told
+		}
+	}
+	return nil
+}
+
 type isFrame_Body interface {
 	isFrame_Body()
 }
@@ -165,6 +185,14 @@ type Frame_Pong struct {
 	Pong *Pong `protobuf:"bytes,6,opt,name=pong,proto3,oneof"`
 }
 
+type Frame_Ask struct {
+	Ask *Ask `protobuf:"bytes,20,opt,name=ask,proto3,oneof"`
+}
+
+type Frame_Told struct {
+	Told *Told `protobuf:"bytes,21,opt,name=told,proto3,oneof"`
+}
+
 func (*Frame_Hello) isFrame_Body() {}
 
 func (*Frame_Forward) isFrame_Body() {}
@@ -176,6 +204,10 @@ func (*Frame_Kick) isFrame_Body() {}
 func (*Frame_Ping) isFrame_Body() {}
 
 func (*Frame_Pong) isFrame_Body() {}
+
+func (*Frame_Ask) isFrame_Body() {}
+
+func (*Frame_Told) isFrame_Body() {}
 
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -702,18 +734,349 @@ func (*Pong) Descriptor() ([]byte, []int) {
 	return file_peerv1_peer_proto_rawDescGZIP(), []int{9}
 }
 
+// Ask is an operator's question to a process.
+type Ask struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Question:
+	//
+	//	*Ask_Members
+	//	*Ask_Drain
+	Question      isAsk_Question `protobuf_oneof:"question"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ask) Reset() {
+	*x = Ask{}
+	mi := &file_peerv1_peer_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ask) ProtoMessage() {}
+
+func (x *Ask) ProtoReflect() protoreflect.Message {
+	mi := &file_peerv1_peer_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ask.ProtoReflect.Descriptor instead.
+func (*Ask) Descriptor() ([]byte, []int) {
+	return file_peerv1_peer_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Ask) GetQuestion() isAsk_Question {
+	if x != nil {
+		return x.Question
+	}
+	return nil
+}
+
+func (x *Ask) GetMembers() *MembersAsked {
+	if x != nil {
+		if x, ok := x.Question.(*Ask_Members); ok {
+			return x.Members
+		}
+	}
+	return nil
+}
+
+func (x *Ask) GetDrain() *DrainAsked {
+	if x != nil {
+		if x, ok := x.Question.(*Ask_Drain); ok {
+			return x.Drain
+		}
+	}
+	return nil
+}
+
+type isAsk_Question interface {
+	isAsk_Question()
+}
+
+type Ask_Members struct {
+	Members *MembersAsked `protobuf:"bytes,1,opt,name=members,proto3,oneof"`
+}
+
+type Ask_Drain struct {
+	Drain *DrainAsked `protobuf:"bytes,2,opt,name=drain,proto3,oneof"`
+}
+
+func (*Ask_Members) isAsk_Question() {}
+
+func (*Ask_Drain) isAsk_Question() {}
+
+// MembersAsked: who is in the cluster?
+type MembersAsked struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MembersAsked) Reset() {
+	*x = MembersAsked{}
+	mi := &file_peerv1_peer_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MembersAsked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MembersAsked) ProtoMessage() {}
+
+func (x *MembersAsked) ProtoReflect() protoreflect.Message {
+	mi := &file_peerv1_peer_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MembersAsked.ProtoReflect.Descriptor instead.
+func (*MembersAsked) Descriptor() ([]byte, []int) {
+	return file_peerv1_peer_proto_rawDescGZIP(), []int{11}
+}
+
+// DrainAsked tells the process to go: it answers how far it has come. Asked again it only answers.
+type DrainAsked struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The life that is meant; another one refuses.
+	Life          string `protobuf:"bytes,1,opt,name=life,proto3" json:"life,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainAsked) Reset() {
+	*x = DrainAsked{}
+	mi := &file_peerv1_peer_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainAsked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainAsked) ProtoMessage() {}
+
+func (x *DrainAsked) ProtoReflect() protoreflect.Message {
+	mi := &file_peerv1_peer_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainAsked.ProtoReflect.Descriptor instead.
+func (*DrainAsked) Descriptor() ([]byte, []int) {
+	return file_peerv1_peer_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DrainAsked) GetLife() string {
+	if x != nil {
+		return x.Life
+	}
+	return ""
+}
+
+type Told struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why what was asked for was not done, for people; empty: it was.
+	Refused string    `protobuf:"bytes,1,opt,name=refused,proto3" json:"refused,omitempty"`
+	Members []*Member `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	// Clients that are still connected.
+	Clients       uint32 `protobuf:"varint,3,opt,name=clients,proto3" json:"clients,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Told) Reset() {
+	*x = Told{}
+	mi := &file_peerv1_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Told) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Told) ProtoMessage() {}
+
+func (x *Told) ProtoReflect() protoreflect.Message {
+	mi := &file_peerv1_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Told.ProtoReflect.Descriptor instead.
+func (*Told) Descriptor() ([]byte, []int) {
+	return file_peerv1_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Told) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *Told) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *Told) GetClients() uint32 {
+	if x != nil {
+		return x.Clients
+	}
+	return 0
+}
+
+type Member struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name    string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Roles   []string               `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
+	Peer    string                 `protobuf:"bytes,4,opt,name=peer,proto3" json:"peer,omitempty"`
+	Client  string                 `protobuf:"bytes,5,opt,name=client,proto3" json:"client,omitempty"`
+	State   string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	Version string                 `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
+	// Unix milliseconds.
+	SinceMs       int64 `protobuf:"varint,8,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Member) Reset() {
+	*x = Member{}
+	mi := &file_peerv1_peer_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Member) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Member) ProtoMessage() {}
+
+func (x *Member) ProtoReflect() protoreflect.Message {
+	mi := &file_peerv1_peer_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Member.ProtoReflect.Descriptor instead.
+func (*Member) Descriptor() ([]byte, []int) {
+	return file_peerv1_peer_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Member) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Member) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Member) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *Member) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Member) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *Member) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Member) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Member) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
 var File_peerv1_peer_proto protoreflect.FileDescriptor
 
 const file_peerv1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x11peerv1/peer.proto\x12\x0efuture.peer.v1\"\xa9\x02\n" +
+	"\x11peerv1/peer.proto\x12\x0efuture.peer.v1\"\xfe\x02\n" +
 	"\x05Frame\x12-\n" +
 	"\x05hello\x18\x01 \x01(\v2\x15.future.peer.v1.HelloH\x00R\x05hello\x123\n" +
 	"\aforward\x18\x02 \x01(\v2\x17.future.peer.v1.ForwardH\x00R\aforward\x120\n" +
 	"\x06answer\x18\x03 \x01(\v2\x16.future.peer.v1.AnswerH\x00R\x06answer\x12*\n" +
 	"\x04kick\x18\x04 \x01(\v2\x14.future.peer.v1.KickH\x00R\x04kick\x12*\n" +
 	"\x04ping\x18\x05 \x01(\v2\x14.future.peer.v1.PingH\x00R\x04ping\x12*\n" +
-	"\x04pong\x18\x06 \x01(\v2\x14.future.peer.v1.PongH\x00R\x04pongB\x06\n" +
+	"\x04pong\x18\x06 \x01(\v2\x14.future.peer.v1.PongH\x00R\x04pong\x12'\n" +
+	"\x03ask\x18\x14 \x01(\v2\x13.future.peer.v1.AskH\x00R\x03ask\x12*\n" +
+	"\x04told\x18\x15 \x01(\v2\x14.future.peer.v1.ToldH\x00R\x04toldB\x06\n" +
 	"\x04body\"5\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
@@ -755,7 +1118,29 @@ const file_peerv1_peer_proto_rawDesc = "" +
 	"\vconnections\x18\x02 \x03(\x04R\vconnections\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\x05R\x06reason\"\x06\n" +
 	"\x04Ping\"\x06\n" +
-	"\x04PongB8Z6github.com/futurechat/future/router/peer/peerv1;peerv1b\x06proto3"
+	"\x04Pong\"\x7f\n" +
+	"\x03Ask\x128\n" +
+	"\amembers\x18\x01 \x01(\v2\x1c.future.peer.v1.MembersAskedH\x00R\amembers\x122\n" +
+	"\x05drain\x18\x02 \x01(\v2\x1a.future.peer.v1.DrainAskedH\x00R\x05drainB\n" +
+	"\n" +
+	"\bquestion\"\x0e\n" +
+	"\fMembersAsked\" \n" +
+	"\n" +
+	"DrainAsked\x12\x12\n" +
+	"\x04life\x18\x01 \x01(\tR\x04life\"l\n" +
+	"\x04Told\x12\x18\n" +
+	"\arefused\x18\x01 \x01(\tR\arefused\x120\n" +
+	"\amembers\x18\x02 \x03(\v2\x16.future.peer.v1.MemberR\amembers\x12\x18\n" +
+	"\aclients\x18\x03 \x01(\rR\aclients\"\xb9\x01\n" +
+	"\x06Member\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05roles\x18\x03 \x03(\tR\x05roles\x12\x12\n" +
+	"\x04peer\x18\x04 \x01(\tR\x04peer\x12\x16\n" +
+	"\x06client\x18\x05 \x01(\tR\x06client\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\tR\x05state\x12\x18\n" +
+	"\aversion\x18\a \x01(\tR\aversion\x12\x19\n" +
+	"\bsince_ms\x18\b \x01(\x03R\asinceMsB8Z6github.com/futurechat/future/router/peer/peerv1;peerv1b\x06proto3"
 
 var (
 	file_peerv1_peer_proto_rawDescOnce sync.Once
@@ -769,18 +1154,23 @@ func file_peerv1_peer_proto_rawDescGZIP() []byte {
 	return file_peerv1_peer_proto_rawDescData
 }
 
-var file_peerv1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_peerv1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_peerv1_peer_proto_goTypes = []any{
-	(*Frame)(nil),      // 0: future.peer.v1.Frame
-	(*Hello)(nil),      // 1: future.peer.v1.Hello
-	(*Forward)(nil),    // 2: future.peer.v1.Forward
-	(*Message)(nil),    // 3: future.peer.v1.Message
-	(*Rejection)(nil),  // 4: future.peer.v1.Rejection
-	(*Recipients)(nil), // 5: future.peer.v1.Recipients
-	(*Answer)(nil),     // 6: future.peer.v1.Answer
-	(*Kick)(nil),       // 7: future.peer.v1.Kick
-	(*Ping)(nil),       // 8: future.peer.v1.Ping
-	(*Pong)(nil),       // 9: future.peer.v1.Pong
+	(*Frame)(nil),        // 0: future.peer.v1.Frame
+	(*Hello)(nil),        // 1: future.peer.v1.Hello
+	(*Forward)(nil),      // 2: future.peer.v1.Forward
+	(*Message)(nil),      // 3: future.peer.v1.Message
+	(*Rejection)(nil),    // 4: future.peer.v1.Rejection
+	(*Recipients)(nil),   // 5: future.peer.v1.Recipients
+	(*Answer)(nil),       // 6: future.peer.v1.Answer
+	(*Kick)(nil),         // 7: future.peer.v1.Kick
+	(*Ping)(nil),         // 8: future.peer.v1.Ping
+	(*Pong)(nil),         // 9: future.peer.v1.Pong
+	(*Ask)(nil),          // 10: future.peer.v1.Ask
+	(*MembersAsked)(nil), // 11: future.peer.v1.MembersAsked
+	(*DrainAsked)(nil),   // 12: future.peer.v1.DrainAsked
+	(*Told)(nil),         // 13: future.peer.v1.Told
+	(*Member)(nil),       // 14: future.peer.v1.Member
 }
 var file_peerv1_peer_proto_depIdxs = []int32{
 	1,  // 0: future.peer.v1.Frame.hello:type_name -> future.peer.v1.Hello
@@ -789,16 +1179,21 @@ var file_peerv1_peer_proto_depIdxs = []int32{
 	7,  // 3: future.peer.v1.Frame.kick:type_name -> future.peer.v1.Kick
 	8,  // 4: future.peer.v1.Frame.ping:type_name -> future.peer.v1.Ping
 	9,  // 5: future.peer.v1.Frame.pong:type_name -> future.peer.v1.Pong
-	3,  // 6: future.peer.v1.Forward.messages:type_name -> future.peer.v1.Message
-	4,  // 7: future.peer.v1.Forward.rejections:type_name -> future.peer.v1.Rejection
-	5,  // 8: future.peer.v1.Message.recipients:type_name -> future.peer.v1.Recipients
-	5,  // 9: future.peer.v1.Rejection.recipients:type_name -> future.peer.v1.Recipients
-	5,  // 10: future.peer.v1.Answer.missed:type_name -> future.peer.v1.Recipients
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	10, // 6: future.peer.v1.Frame.ask:type_name -> future.peer.v1.Ask
+	13, // 7: future.peer.v1.Frame.told:type_name -> future.peer.v1.Told
+	3,  // 8: future.peer.v1.Forward.messages:type_name -> future.peer.v1.Message
+	4,  // 9: future.peer.v1.Forward.rejections:type_name -> future.peer.v1.Rejection
+	5,  // 10: future.peer.v1.Message.recipients:type_name -> future.peer.v1.Recipients
+	5,  // 11: future.peer.v1.Rejection.recipients:type_name -> future.peer.v1.Recipients
+	5,  // 12: future.peer.v1.Answer.missed:type_name -> future.peer.v1.Recipients
+	11, // 13: future.peer.v1.Ask.members:type_name -> future.peer.v1.MembersAsked
+	12, // 14: future.peer.v1.Ask.drain:type_name -> future.peer.v1.DrainAsked
+	14, // 15: future.peer.v1.Told.members:type_name -> future.peer.v1.Member
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_peerv1_peer_proto_init() }
@@ -813,6 +1208,12 @@ func file_peerv1_peer_proto_init() {
 		(*Frame_Kick)(nil),
 		(*Frame_Ping)(nil),
 		(*Frame_Pong)(nil),
+		(*Frame_Ask)(nil),
+		(*Frame_Told)(nil),
+	}
+	file_peerv1_peer_proto_msgTypes[10].OneofWrappers = []any{
+		(*Ask_Members)(nil),
+		(*Ask_Drain)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -820,7 +1221,7 @@ func file_peerv1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peerv1_peer_proto_rawDesc), len(file_peerv1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,63 @@
+package clustertest
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/google/uuid"
+
+	"github.com/futurechat/future/consumers/mysqlstore"
+	"github.com/futurechat/future/consumers/mysqlstore/mysql"
+	"github.com/futurechat/future/consumers/mysqlstore/sqlite"
+	"github.com/futurechat/future/router/chat"
+)
+
+// Seat is a session that exists though nobody logged in: a client resumes it by its token, as its device.
+type Seat struct{ Token, Device string }
+
+// SeedSessions makes n accounts with one session each, straight in the database: to register so many would take minutes, since
+// passwords are dear to hash. Their names begin with prefix.
+func (c *Cluster) SeedSessions(ctx context.Context, prefix string, n int) (_ []Seat, err error) {
+	store, err := c.openStore(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	const atOnce = 8
+	seats, errs := make([]Seat, n), make([]error, atOnce)
+	var wait sync.WaitGroup
+	for w := range atOnce {
+		wait.Go(func() {
+			for i := w; i < n && errs[w] == nil; i += atOnce {
+				seats[i], errs[w] = seat(ctx, store, fmt.Sprintf("%s-%d", prefix, i))
+			}
+		})
+	}
+	wait.Wait()
+	return seats, errors.Join(errs...)
+}
+
+func (c *Cluster) openStore(ctx context.Context) (*mysqlstore.Store, error) {
+	if file, ok := strings.CutPrefix(c.Database, "sqlite:"); ok {
+		return sqlite.Open(ctx, file, sqlite.Options{})
+	}
+	return mysql.Open(ctx, c.Database, mysql.Options{})
+}
+
+func seat(ctx context.Context, store *mysqlstore.Store, name string) (Seat, error) {
+	account, err := store.CreateAccount(ctx, chat.Account{Name: name, PasswordHash: "none", CreatedMs: 1})
+	if err != nil {
+		return Seat{}, err
+	}
+	random := make([]byte, 32)
+	_, _ = rand.Read(random) // never fails
+	s := Seat{Token: base64.RawURLEncoding.EncodeToString(random), Device: uuid.NewString()}
+	_, err = store.CreateSession(ctx, chat.Session{Account: account, DeviceID: s.Device, CreatedMs: 1}, sha256.Sum256([]byte(s.Token)))
+	return s, err
+}
