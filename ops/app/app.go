@@ -19,6 +19,7 @@ import (
 	"github.com/futurechat/future/ops/config"
 	"github.com/futurechat/future/ops/embedded"
 	"github.com/futurechat/future/ops/telemetry"
+	"github.com/futurechat/future/router/clock"
 	"github.com/futurechat/future/router/cluster"
 )
 
@@ -29,6 +30,7 @@ type App struct {
 	roles    []cluster.Role
 	dev      bool // this process is the whole cluster
 	log      *zap.Logger
+	clock    clock.Clock
 	registry *prometheus.Registry
 	health   *telemetry.Health
 	admin    *telemetry.Admin
@@ -112,11 +114,14 @@ func (a *App) startDev(ctx context.Context) error {
 const devPartitions = 16
 
 func newApp(cfg *config.Config, version string, roles []cluster.Role) (*App, error) {
+	now, err := theClock()
+	if err != nil {
+		return nil, err
+	}
 	a := &App{
-		cfg: cfg, version: version, roles: roles,
+		cfg: cfg, version: version, roles: roles, clock: now,
 		registry: telemetry.NewRegistry(version), failed: make(chan error, 8), drained: make(chan struct{}),
 	}
-	var err error
 	if a.log, a.closeLog, err = telemetry.NewLogger(cfg.LogLevel, cfg.LogFile, a.registry); err != nil {
 		return nil, err
 	}
@@ -127,7 +132,7 @@ func newApp(cfg *config.Config, version string, roles []cluster.Role) (*App, err
 	}
 	a.health = telemetry.NewHealth(names...)
 	a.self = cluster.Member{
-		ID: newID(), Name: cfg.Name, Roles: roles, Version: version, State: cluster.Starting, SinceMs: time.Now().UnixMilli(),
+		ID: newID(), Name: cfg.Name, Roles: roles, Version: version, State: cluster.Starting, SinceMs: now.Now().UnixMilli(),
 		Generation: 1,
 	}
 	return a, nil

@@ -75,7 +75,7 @@ var errStopped = errors.New("stopped")
 func (a *App) startHistory() error {
 	var h *history.History
 	o := history.Options{
-		Log: a.parts.log, Store: a.parts.store, Logger: a.log.Named("history"), Registerer: a.registry,
+		Log: a.parts.log, Store: a.parts.store, Clock: a.clock, Logger: a.log.Named("history"), Registerer: a.registry,
 	}
 	if !a.dev {
 		o.Leases, o.Owner = a.parts.presence, a.self.ID
@@ -97,7 +97,7 @@ func (a *App) startHistory() error {
 func (a *App) startRouter(ctx context.Context) error {
 	r, err := deliver.New(deliver.Options{
 		Self: a.member(), Membership: a.parts.members, Log: a.parts.log, Store: a.parts.store, Presence: a.parts.presence,
-		Pool: a.parts.pool, Logger: a.log.Named("router"), Registerer: a.registry,
+		Pool: a.parts.pool, Clock: a.clock, Logger: a.log.Named("router"), Registerer: a.registry,
 	})
 	if err != nil {
 		return err
@@ -135,19 +135,19 @@ type nodeRole struct {
 
 func (a *App) newNode() (*nodeRole, error) {
 	cfg, p := a.cfg, &a.parts
-	service := chat.New(chat.Options{Store: p.store, Topic: p.topic})
+	service := chat.New(chat.Options{Store: p.store, Topic: p.topic, Now: a.clock.Now})
 	n := &nodeRole{log: eventlog.NewGuard(p.log)}
 	var err error
 	if n.outbox, err = outbox.New(outbox.Options{
 		Store: p.store, Log: n.log, Partitions: p.topic.Partitions, Leases: p.presence, Owner: a.self.ID,
-		Logger: a.log.Named("outbox"), Registerer: a.registry, Failpoint: failpoint,
+		Clock: a.clock, Logger: a.log.Named("outbox"), Registerer: a.registry, Failpoint: failpoint,
 	}); err != nil {
 		return nil, err
 	}
-	line := timeline.New(timeline.Options{Store: p.store, Recents: p.presence, Log: p.log, Topic: p.topic})
+	line := timeline.New(timeline.Options{Store: p.store, Recents: p.presence, Log: p.log, Topic: p.topic, Clock: a.clock})
 	if n.node, err = node.New(node.Options{
 		Name: cfg.Name, Cluster: cfg.Cluster, Topic: p.topic, Service: service, Timeline: line, Outbox: n.outbox, Log: n.log,
-		Locator: p.presence, Kicker: p.pool, Elsewhere: a.otherNodes, Ping: cfg.Ping, Silence: cfg.Silence, MaxFrame: wire.DefaultMaxFrame,
+		Locator: p.presence, Kicker: p.pool, Elsewhere: a.otherNodes, Clock: a.clock, Ping: cfg.Ping, Silence: cfg.Silence, MaxFrame: wire.DefaultMaxFrame,
 		Logger: a.log.Named("node"), Registerer: a.registry,
 	}); err != nil {
 		return nil, err
@@ -164,7 +164,7 @@ func (a *App) startNode(links *links) error {
 	}
 	a.life.add("node", func(context.Context) error { n.node.Stop(); return nil })
 	presenceNode := presence.NewNode(presence.NodeOptions{
-		Store: a.parts.presence, PeerAddr: a.peerAddr, Logger: a.log.Named("presence"),
+		Store: a.parts.presence, PeerAddr: a.peerAddr, Clock: a.clock, Logger: a.log.Named("presence"),
 		Keeper:     presence.KeeperOptions{NewIncarnation: newID},
 		Registered: n.node.Registered, Compare: n.node.Compare, Suspend: n.node.Suspend, Resume: n.node.Resume,
 	})

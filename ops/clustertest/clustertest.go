@@ -62,7 +62,6 @@ type Cluster struct {
 	dropDB   func(context.Context) error
 	lan      *lan // with Options.Hosts
 	mu       sync.Mutex
-	seed     string
 	started  int
 	children []*Process
 }
@@ -225,12 +224,8 @@ func (c *Cluster) add(ctx context.Context, host *Host, role string, env []string
 	c.mu.Lock()
 	c.started++
 	name := fmt.Sprintf("%s-%d", role, c.started)
-	seed := c.seed
+	args := append([]string{"-name", name}, c.seedsLocked()...)
 	c.mu.Unlock()
-	args := []string{"-name", name}
-	if seed != "" {
-		args = append(args, "-seeds", seed)
-	}
 	if host != nil {
 		args = append(args, host.flags()...)
 	}
@@ -247,9 +242,6 @@ func (c *Cluster) add(ctx context.Context, host *Host, role string, env []string
 	c.opts.Log("%s started: pid %d, clients %s, admin %s", name, p.PID(), p.Addr, p.AdminAddr)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.seed == "" {
-		c.seed = p.Gossip
-	}
 	c.children = append(c.children, p)
 	switch role {
 	case "node":
@@ -266,12 +258,7 @@ func (c *Cluster) add(ctx context.Context, host *Host, role string, env []string
 func (c *Cluster) Restart(ctx context.Context, old *Process) (*Process, error) {
 	args := []string{"-name", old.Name, "-peer-addr", old.Peer, "-gossip-addr", old.Gossip}
 	c.mu.Lock()
-	for _, p := range c.children {
-		if p != old && !closed(p.done) {
-			args = append(args, "-seeds", p.Gossip)
-			break
-		}
-	}
+	args = append(args, c.seedsLocked()...)
 	list := map[string]*[]*Process{"node": &c.Nodes, "router": &c.Routers, "history": &c.Histories}[old.role]
 	c.started++
 	log := filepath.Join(c.opts.Dir, fmt.Sprintf("%s-again-%d.log", old.Name, c.started))
@@ -302,6 +289,20 @@ func (c *Cluster) Run(ctx context.Context, role, name string, cmd *exec.Cmd) (*P
 	defer c.mu.Unlock()
 	c.children = append(c.children, p)
 	return p, nil
+}
+
+// seedsLocked are the flags by which a process finds the others: the first and the last that live. Either may be paused.
+func (c *Cluster) seedsLocked() []string {
+	var living []string
+	for _, p := range c.children {
+		if !closed(p.done) {
+			living = append(living, p.Gossip)
+		}
+	}
+	if len(living) == 0 {
+		return nil
+	}
+	return []string{"-seeds", living[0] + "," + living[len(living)-1]}
 }
 
 func closed(done <-chan struct{}) bool {

@@ -239,7 +239,7 @@ func (c *Cluster) AddOn(ctx context.Context, h *Host, role string, env ...string
 // flags have a process listen on the host's address.
 func (h *Host) flags() []string {
 	at := h.Addr + ":0"
-	return []string{"-addr", at, "-admin-addr", at, "-peer-addr", at, "-gossip-addr", at}
+	return []string{"-addr", at, "-admin-addr", at, "-peer-addr", at, "-gossip-addr", at, "-client-advertise", at}
 }
 
 // contain has a command run on the host. ip(8) becomes the command, so its process id is the command's.

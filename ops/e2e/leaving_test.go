@@ -389,3 +389,36 @@ func TestR34_PausedProcess_IsDisplacedAndEnds(t *testing.T) {
 		t.Errorf("at the one that took its place: %v", err)
 	}
 }
+
+// Hosts whose clocks are hours off, either way, do their work like others: what is compared with the time of another host is measured
+// there, by a lease's TTL in Redis or by the log's clock.
+func TestClocksHoursOff_ChatGoesOnInOrder(t *testing.T) {
+	c := startCluster(t, clustertest.Options{Nodes: 1, Routers: 1, Histories: 1})
+	for role, off := range map[string]string{"node": "5h", "router": "-7h", "history": "3h"} {
+		_, err := c.Add(ctxFor(t), role, "FUTURE_TEST_CLOCK_OFFSET="+off)
+		must(t, err)
+	}
+	right, wrong := c.Nodes[0], c.Nodes[1]
+	p := newPerson(t, "carol", wrong.Addr)
+	if _, err := p.Friends(ctxFor(t)); err != nil {
+		t.Error(err)
+	}
+	ch := startChatter(t, c, right.Addr, wrong.Addr)
+	ch.progress(20)
+	// The wrong ones take over, and are left again.
+	c.Routers[0].Kill()
+	c.Histories[0].Kill()
+	must(t, right.Stop(ctxFor(t)))
+	ch.progress(20)
+	_, err := c.Add(ctxFor(t), "node")
+	must(t, err)
+	must(t, wrong.Stop(ctxFor(t)))
+	ch.progress(20)
+	ch.end(c)
+	wantUnnoticed(t, ch.a, ch.b)
+	for i, m := range ch.a.messages(ch.conversation) {
+		if off := time.Since(m.Time); off < -time.Minute || off > time.Hour {
+			t.Fatalf("message %d is dated %v", i, m.Time)
+		}
+	}
+}

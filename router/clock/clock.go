@@ -99,3 +99,20 @@ func Closed(c <-chan struct{}) bool {
 		return false
 	}
 }
+
+// Offset is a clock that shows another time of day than c: a host whose clock is wrong.
+func Offset(c Clock, by time.Duration) Clock { return offset{c, by} }
+
+type offset struct {
+	Clock
+	by time.Duration
+}
+
+func (o offset) Now() time.Time { return o.Clock.Now().Add(o.by) }
+
+func (o offset) Wait(ctx context.Context, until time.Time, wakes ...<-chan struct{}) {
+	if !until.IsZero() {
+		until = until.Add(-o.by)
+	}
+	o.Clock.Wait(ctx, until, wakes...)
+}

@@ -54,3 +54,17 @@ func TestEach_CallsEachOnceAndAtMostSoManyAtATime(t *testing.T) {
 		t.Fatalf("%v after %d calls, %d at a time", err, calls.Load(), most.Load())
 	}
 }
+
+func TestOffset_WaitsAsLongAsARightClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		c := clock.Offset(clock.Real, -3*time.Hour)
+		if got := c.Now().Sub(began); got != -3*time.Hour {
+			t.Fatalf("it is off by %v", got)
+		}
+		c.Wait(t.Context(), c.Now().Add(time.Second))
+		if took := time.Since(began); took != time.Second {
+			t.Fatalf("waited %v for a second", took)
+		}
+	})
+}
