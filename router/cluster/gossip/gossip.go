@@ -76,7 +76,9 @@ type Gossip struct {
 	mu      sync.Mutex
 	self    cluster.Member
 	frozen  bool
-	meta    []byte // self encoded
+	meta    []byte          // self encoded
+	gone    map[string]bool // lives that drained and left: they never come back
+	goneIDs []string        // the same, oldest first
 	nodes   map[string]node
 	members []cluster.Member // of nodes, sorted by ID; replaced as a whole, since callers hold it
 	changed chan struct{}
@@ -105,7 +107,7 @@ func New(o Options) (*Gossip, error) {
 	g := &Gossip{
 		id: o.Self.ID, seeds: o.Seeds, resolver: cmp.Or(o.Resolver, net.DefaultResolver), rejoin: cmp.Or(o.timing.rejoin, 10*time.Second),
 		log: o.Logger, tried: make(chan struct{}), ended: make(chan struct{}), said: make(map[string]string),
-		self: o.Self, meta: meta, nodes: make(map[string]node), changed: make(chan struct{}),
+		self: o.Self, meta: meta, gone: make(map[string]bool), nodes: make(map[string]node), changed: make(chan struct{}),
 	}
 	if g.metrics, err = newMetrics(o.Registerer); err != nil {
 		return nil, err
@@ -115,7 +117,7 @@ func New(o Options) (*Gossip, error) {
 		return nil, err
 	}
 	config.Delegate = delegate{g}
-	config.Events = g
+	config.Events, config.Alive = g, g
 	if g.list, err = memberlist.Create(config); err != nil {
 		return nil, errors.Join(fmt.Errorf("gossip: listen on %s: %w", o.Bind, err), config.Transport.Shutdown())
 	}
@@ -338,12 +340,46 @@ func (g *Gossip) NotifyUpdate(n *memberlist.Node) { g.put(n) }
 func (g *Gossip) NotifyLeave(n *memberlist.Node) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, ok := g.nodes[n.Name]; !ok || g.frozen {
+	known, ok := g.nodes[n.Name]
+	if !ok || g.frozen {
 		return
+	}
+	if known.member.State == cluster.Draining {
+		g.buryLocked(n.Name)
 	}
 	g.log.Info("member gone", zap.String("id", n.Name))
 	delete(g.nodes, n.Name)
 	g.changedLocked()
+}
+
+// mostGone is how many lives that left are remembered.
+const mostGone = 4096
+
+// buryLocked remembers that a life has ended in order. memberlist forgets the dead after half a minute, and would take a recorded
+// packet of theirs, sent again, for news of a member. Of a life that was only seen dead that cannot be said: it may have been paused,
+// or cut off. So a recorded packet of one brings it back into view, for the few seconds until it is seen dead again.
+func (g *Gossip) buryLocked(id string) {
+	if g.gone[id] {
+		return
+	}
+	if len(g.goneIDs) >= mostGone {
+		delete(g.gone, g.goneIDs[0])
+		g.goneIDs = g.goneIDs[1:]
+	}
+	g.gone[id] = true
+	g.goneIDs = append(g.goneIDs, id)
+}
+
+var errGone = errors.New("that life has ended")
+
+// NotifyAlive: see NotifyJoin. An error keeps the member out.
+func (g *Gossip) NotifyAlive(n *memberlist.Node) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.gone[n.Name] {
+		return errGone
+	}
+	return nil
 }
 
 func (g *Gossip) put(n *memberlist.Node) {
@@ -382,6 +418,7 @@ type delegate struct{ g *Gossip }
 var (
 	_ memberlist.Delegate      = delegate{}
 	_ memberlist.EventDelegate = (*Gossip)(nil)
+	_ memberlist.AliveDelegate = (*Gossip)(nil)
 	_ io.Writer                = lines{}
 )
 

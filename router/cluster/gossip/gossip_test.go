@@ -3,17 +3,12 @@ package gossip
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"log"
 	"net"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/hashicorp/memberlist"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -175,57 +170,6 @@ func TestGossip_RestartAtTheSameAddress(t *testing.T) {
 	o.Bind = b.Addr()
 	start(t, o)
 	clustertest.WaitFor(t, a, clustertest.Of(1), clustertest.Of(3))
-}
-
-// cable is a transport that can be cut.
-type cable struct {
-	*memberlist.NetTransport
-	cut *atomic.Bool
-}
-
-var errCut = errors.New("cut")
-
-func (c cable) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
-	if c.cut.Load() {
-		return time.Now(), nil // as UDP does
-	}
-	return c.NetTransport.WriteToAddress(b, a)
-}
-
-func (c cable) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	if c.cut.Load() {
-		return nil, errCut
-	}
-	return c.NetTransport.DialAddressTimeout(a, timeout)
-}
-
-// What memberlist does not do by itself: after a cut so long that both sides have stopped talking to the dead, they meet again.
-func TestGossip_HalvesMeetAgainAfterALongCut(t *testing.T) {
-	var cut atomic.Bool
-	onCable := func(m cluster.Member, seeds ...string) Options {
-		transport, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
-			BindAddrs: []string{"127.0.0.1"}, Logger: log.New(io.Discard, "", 0),
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		o := options(m, seeds...)
-		o.timing.config = func(c *memberlist.Config) {
-			c.Transport = cable{transport, &cut}
-			c.GossipToTheDeadTime = time.Millisecond
-		}
-		return o
-	}
-	a := start(t, onCable(clustertest.Of(1)))
-	b := start(t, onCable(clustertest.Of(2), a.Addr()))
-	clustertest.WaitFor(t, a, clustertest.Of(1), clustertest.Of(2))
-	clustertest.WaitFor(t, b, clustertest.Of(1), clustertest.Of(2))
-	cut.Store(true)
-	clustertest.WaitFor(t, a, clustertest.Of(1))
-	clustertest.WaitFor(t, b, clustertest.Of(2))
-	cut.Store(false)
-	clustertest.WaitFor(t, a, clustertest.Of(1), clustertest.Of(2))
-	clustertest.WaitFor(t, b, clustertest.Of(1), clustertest.Of(2))
 }
 
 func TestGossip_SeedsByName(t *testing.T) {

@@ -3,6 +3,7 @@ package gossip
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -103,9 +104,11 @@ func (g *guard) Shutdown() (err error) {
 // stream is an incoming connection. It belongs to one goroutine of memberlist.
 type stream struct {
 	net.Conn
-	guard *guard
-	left  int
-	over  atomic.Bool
+	guard    *guard
+	left     int
+	eof      bool
+	answered bool
+	over     atomic.Bool
 }
 
 var errStreamTooLong = errors.New("gossip: more bytes than a member has to say")
@@ -118,12 +121,21 @@ func (s *stream) Read(b []byte) (int, error) {
 	if s.left -= n; s.left <= 0 {
 		s.guard.metrics.refused.WithLabelValues(refusedLarge).Inc()
 	}
+	s.eof = s.eof || errors.Is(err, io.EOF)
 	return n, err
+}
+
+func (s *stream) Write(b []byte) (int, error) {
+	s.answered = true
+	return s.Conn.Write(b)
 }
 
 func (s *stream) Close() error {
 	if !s.over.Swap(true) {
 		s.guard.open.Add(-1)
+		if s.eof && !s.answered { // memberlist takes it for nothing, and says nothing
+			s.guard.metrics.refused.WithLabelValues(refusedMalformed).Inc()
+		}
 	}
 	return s.Conn.Close()
 }
@@ -154,6 +166,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 var complaints = []struct{ part, reason string }{
 	{"unacceptable label", refusedLabel},
 	{"label header", refusedLabel},
+	{"cannot decode label", refusedLabel},
 	{"Decrypt packet failed", refusedKey},
 	{"no installed keys could decrypt", refusedKey},
 	{"is not encrypted", refusedKey},
