@@ -4,6 +4,10 @@
 // methods of Client. A client that loses its node finds another one, resumes, sends again what was not acknowledged and
 // fetches what it missed: a program sees each message once, and those of a conversation in their order.
 //
+// A node that goes down sends its clients on to another. That is no news for a program: there is an Online event with the new node's
+// address, or none if the address is the same. Offline is told only if the client is not back within 5 seconds. Where a node
+// sends it, a client tries once; a program that must not connect anywhere but to some addresses says so by WithDialer.
+//
 // # What is kept where
 //
 // Without WithDir all is in memory. With it the folder keeps the device's id, the token, the positions and the

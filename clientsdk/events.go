@@ -65,7 +65,8 @@ const (
 type State int
 
 const (
-	// Offline: there is no connection; the client is trying to get one.
+	// Offline: there is no connection; the client is trying to get one. A move from a node that goes down to another is not told,
+	// unless it takes more than 5 seconds.
 	Offline State = iota
 	// LoggedOut: there may be a connection, but no session: Login or Register is needed.
 	LoggedOut

@@ -43,7 +43,11 @@ func (l *loop) nextTarget() target {
 func (l *loop) move(c *pb.Closing) {
 	err := closingError(c)
 	l.told = nil
-	for _, addr := range c.GetAddrs() {
+	addrs := c.GetAddrs()
+	if l.link.told() && l.phase != phaseLive {
+		addrs = nil // from one address to the next without ever a session: back to those of Dial
+	}
+	for _, addr := range addrs {
 		host, port, bad := net.SplitHostPort(addr)
 		if bad == nil && host != "" && port != "" && len(addr) <= mostAddr && addr != l.link.via && len(l.told) < mostTold {
 			l.told = append(l.told, target{addr: addr, via: l.link.via})

@@ -145,6 +145,27 @@ func TestR35_Move_RefusedRequestsAreAskedElsewhere(t *testing.T) {
 	}
 }
 
+// Nodes that only ever send a client on do not keep it: after one that gave no session it tries the addresses of Dial again.
+func TestR35_Move_FromNodeToNodeEndsAtTheAddressesOfDial(t *testing.T) {
+	one, two := fakenode.Start(t), fakenode.Start(t)
+	c := alice(t, one)
+	states(t, c, one.Addr())
+	synced(t, one, c)
+	var sentOn atomic.Int32
+	two.Set(func() {
+		two.On = func(s *fakenode.Session, _ *pb.Envelope) bool {
+			sentOn.Add(1)
+			s.Close(pb.Closing_REASON_DRAINING, time.Millisecond, two.Addr())
+			return true
+		}
+	})
+	leave(one, two.Addr())
+	waitFor(t, "a second session", func() bool { return c.Stats().Sessions == 2 })
+	if got := c.Stats().Addr; got != one.Addr() || sentOn.Load() != 1 {
+		t.Errorf("the client is at %s, and was sent on %d times", got, sentOn.Load())
+	}
+}
+
 // certified gives a TLS configuration for a name, and adds its certificate to those that are trusted.
 func certified(t *testing.T, name string, trusted *x509.CertPool) *tls.Config {
 	t.Helper()

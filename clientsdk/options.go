@@ -92,12 +92,14 @@ func (o *options) check() error {
 // WithLogger has the client log; it logs nothing otherwise. Neither passwords, tokens nor texts are logged.
 func WithLogger(l *slog.Logger) Option { return func(o *options) { o.logger = l } }
 
-// WithDialer makes connections by dial, as net.Dialer.DialContext does. TLS is put on top of them.
+// WithDialer makes connections by dial, as net.Dialer.DialContext does. TLS is put on top of them. Besides the addresses of Dial it is
+// given those at which a node that goes down says that others serve; an error for these sends the client back to the former.
 func WithDialer(dial func(ctx context.Context, network, addr string) (net.Conn, error)) Option {
 	return func(o *options) { o.dial = dial }
 }
 
-// WithTLS encrypts. Without a ServerName in the configuration the address's host is used.
+// WithTLS encrypts. Without a ServerName in the configuration the host of the address is used that Dial was given: also for
+// an address that a node tells of, see WithDialer.
 func WithTLS(c *tls.Config) Option { return func(o *options) { o.tls = c } }
 
 // WithClock takes the time from c.

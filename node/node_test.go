@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -434,5 +435,28 @@ func TestFlood_IsBounded(t *testing.T) {
 	}
 	if len(c.events) > backlog || conn.end != pb.Closing_REASON_OVERLOADED {
 		t.Errorf("%d events wait, closed with %v", len(c.events), conn.end)
+	}
+}
+
+// A node that goes down answers what is under way, refuses what comes after, and tells where to go.
+func TestR35_Drain_AnswersThenTellsWhereToGo(t *testing.T) {
+	r := newRig(t)
+	r.node.opts.Elsewhere = func() []string { return []string{"a:1", "b:2", "c:3"} }
+	c, conn, _ := r.enter(1, "alice")
+	drained := make(chan error, 1)
+	go func() { drained <- r.node.Drain(t.Context()) }()
+	closing := conn.await(func(e *pb.Envelope) bool { return e.GetClosing() != nil }).GetClosing()
+	addrs := slices.Sorted(slices.Values(closing.GetAddrs()))
+	if closing.GetReason() != pb.Closing_REASON_DRAINING || closing.GetRetryAfterMs() == 0 || !slices.Equal(addrs, []string{"a:1", "b:2", "c:3"}) {
+		t.Errorf("got %v", closing)
+	}
+	r.ask(c, 9, &pb.Envelope{Body: &pb.Envelope_ListFriends{ListFriends: &pb.ListFriendsRequest{}}})
+	refused := conn.await(func(e *pb.Envelope) bool { return e.GetId() == 9 })
+	if refused.GetError().GetCode() != pb.Code_CODE_DRAINING {
+		t.Errorf("got %v", refused)
+	}
+	c.Closed()
+	if err := <-drained; err != nil || r.node.Connections() != 0 {
+		t.Errorf("%v, %d connections are left", err, r.node.Connections())
 	}
 }

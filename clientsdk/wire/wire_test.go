@@ -69,38 +69,50 @@ func TestGoldenFrames(t *testing.T) {
 		t.Run(string(f.Name()), func(t *testing.T) {
 			e := &pb.Envelope{Id: 7}
 			fill(e.ProtoReflect().Mutable(f).Message(), 0)
-			frame, err := wire.AppendFrame(nil, e)
-			if err != nil {
-				t.Fatal(err)
-			}
-			binFile := filepath.Join("testdata", "golden", string(f.Name())+".frame")
-			jsonFile := filepath.Join("testdata", "golden", string(f.Name())+".json")
-			if _, err := os.Stat(binFile); *update && errors.Is(err, os.ErrNotExist) {
-				text, _ := protojson.MarshalOptions{Multiline: true, Indent: "  ", UseProtoNames: true}.Marshal(e)
-				if err := errors.Join(os.WriteFile(binFile, frame, 0o644), os.WriteFile(jsonFile, append(text, '\n'), 0o644)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(binFile)
-			if err != nil {
-				t.Fatalf("%v (go test ./clientsdk/wire -update makes the missing ones)", err)
-			}
-			got, err := wire.NewReader(iotest.OneByteReader(bytes.NewReader(want)), wire.DefaultMaxFrame).Next()
-			if err != nil {
-				t.Fatal(err)
-			}
-			text, err := os.ReadFile(jsonFile)
-			if err != nil {
-				t.Fatal(err)
-			}
-			fromJSON := new(pb.Envelope)
-			if err := protojson.Unmarshal(text, fromJSON); err != nil {
-				t.Fatal(err)
-			}
-			if !proto.Equal(got, fromJSON) {
-				t.Errorf("the golden frame and its JSON differ:\n%v\n%v", got, fromJSON)
-			}
+			golden(t, string(f.Name()), e)
 		})
+	}
+	// What a kind got later stands in frames of its own.
+	t.Run("closing_addrs", func(t *testing.T) {
+		golden(t, "closing_addrs", &pb.Envelope{Body: &pb.Envelope_Closing{Closing: &pb.Closing{
+			Reason: pb.Closing_REASON_DRAINING, Message: "this node goes down", RetryAfterMs: 120, Addrs: []string{"node2.example:7700", "[2001:db8::1]:7700"},
+		}}})
+	})
+}
+
+// golden holds a frame against its file, bytes and JSON.
+func golden(t *testing.T, name string, e *pb.Envelope) {
+	t.Helper()
+	frame, err := wire.AppendFrame(nil, e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binFile := filepath.Join("testdata", "golden", name+".frame")
+	jsonFile := filepath.Join("testdata", "golden", name+".json")
+	if _, err := os.Stat(binFile); *update && errors.Is(err, os.ErrNotExist) {
+		text, _ := protojson.MarshalOptions{Multiline: true, Indent: "  ", UseProtoNames: true}.Marshal(e)
+		if err := errors.Join(os.WriteFile(binFile, frame, 0o644), os.WriteFile(jsonFile, append(text, '\n'), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(binFile)
+	if err != nil {
+		t.Fatalf("%v (go test ./clientsdk/wire -update makes the missing ones)", err)
+	}
+	got, err := wire.NewReader(iotest.OneByteReader(bytes.NewReader(want)), wire.DefaultMaxFrame).Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(jsonFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fromJSON := new(pb.Envelope)
+	if err := protojson.Unmarshal(text, fromJSON); err != nil {
+		t.Fatal(err)
+	}
+	if !proto.Equal(got, fromJSON) {
+		t.Errorf("the golden frame and its JSON differ:\n%v\n%v", got, fromJSON)
 	}
 }
 

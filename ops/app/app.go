@@ -45,6 +45,7 @@ type App struct {
 	failed     chan error    // what ends the process though nobody asked it to
 	drained    chan struct{} // closed when an operator asks the process to go
 	drainOnce  sync.Once
+	endStart   context.CancelFunc // set at start
 	node       atomic.Pointer[node.Node]
 	clientAddr string
 	peerAddr   string
@@ -57,8 +58,11 @@ func Run(ctx context.Context, cfg *config.Config, version string, roles ...clust
 	if err != nil {
 		return err
 	}
-	if err := a.start(ctx); err != nil {
-		if ctx.Err() != nil {
+	starting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a.endStart = cancel
+	if err := a.start(starting); err != nil {
+		if starting.Err() != nil {
 			err = nil // told to end while it waited for a part
 		}
 		return errors.Join(err, a.stop())
@@ -121,6 +125,7 @@ func newApp(cfg *config.Config, version string, roles []cluster.Role) (*App, err
 	a := &App{
 		cfg: cfg, version: version, roles: roles, clock: now,
 		registry: telemetry.NewRegistry(version), failed: make(chan error, 8), drained: make(chan struct{}),
+		endStart: func() {},
 	}
 	if a.log, a.closeLog, err = telemetry.NewLogger(cfg.LogLevel, cfg.LogFile, a.registry); err != nil {
 		return nil, err

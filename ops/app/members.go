@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,10 +58,9 @@ func (a *App) openPeer(ctx context.Context, handler peer.Handler) error {
 	}
 	a.life.add("peer server", func(context.Context) error { return server.Close() })
 	a.run("peer server", func(context.Context) error { return server.Serve() })
-	a.peerAddr = server.Addr()
-	if cfg.PeerAdvertise != "" {
-		a.peerAddr = cfg.PeerAdvertise
-	}
+	a.peerAddr = cmp.Or(cfg.PeerAdvertise, server.Addr())
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.self.Peer = a.peerAddr
 	return nil
 }
@@ -89,11 +89,11 @@ func (a *App) whoIsAt(ctx context.Context, addr string) (string, error) {
 // join makes the process a member of the cluster, which dev is alone.
 func (a *App) join(ctx context.Context) error {
 	if a.dev {
-		a.setMembers(cluster.NewStatic(a.self))
+		a.setMembers(cluster.NewStatic(a.member()))
 		return nil
 	}
 	g, err := gossip.New(gossip.Options{
-		Self: a.self, Bind: a.cfg.GossipAddr, Advertise: a.cfg.GossipAdvertise, Seeds: a.cfg.Seeds,
+		Self: a.member(), Bind: a.cfg.GossipAddr, Advertise: a.cfg.GossipAdvertise, Seeds: a.cfg.Seeds,
 		Secret: []byte(a.cfg.Secret), Cluster: a.cfg.Cluster, Logger: a.log.Named("gossip"), Registerer: a.registry,
 	})
 	if err != nil {
@@ -183,7 +183,10 @@ func (c control) Members() []cluster.Member {
 }
 
 func (c control) Drain() int {
-	c.app.drainOnce.Do(func() { close(c.app.drained) })
+	c.app.drainOnce.Do(func() {
+		close(c.app.drained)
+		c.app.endStart() // if it has come no further
+	})
 	if n := c.app.node.Load(); n != nil {
 		return n.Connections()
 	}

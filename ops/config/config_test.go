@@ -149,3 +149,17 @@ func TestReadSecret_FromItsFile(t *testing.T) {
 		t.Error("a missing file was no error")
 	}
 }
+
+func TestValidate_SeedsMayBeNamesOfSRVRecords(t *testing.T) {
+	for seed, good := range map[string]bool{
+		"_gossip._tcp.example": true, "host.example:7703": true, "10.0.0.1:7703": true, "host.example": false, "_gossip._tcp.example:": false,
+	} {
+		c, err := parse(t, "-seeds", seed, "-secret", "0123456789abcdef", "-mysql", "sqlite:x", "-client-advertise", "node5.example:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Validate("node"); (err == nil) != good {
+			t.Errorf("%s: %v", seed, err)
+		}
+	}
+}

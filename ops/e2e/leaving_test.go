@@ -197,6 +197,7 @@ type fleet struct {
 	t     *testing.T
 	mu    sync.Mutex
 	since map[*future.Client]online
+	told  int // how often one of them was told Offline
 }
 
 type online struct {
@@ -248,6 +249,9 @@ func (f *fleet) dial(s clustertest.Seat, addrs []string, chance *rand.Rand) {
 				f.mu.Lock()
 				if delete(f.since, c); s.State == future.Online {
 					f.since[c] = online{s.Addr, time.Now()}
+				}
+				if s.State == future.Offline {
+					f.told++
 				}
 				f.mu.Unlock()
 			}
@@ -330,6 +334,12 @@ func TestR35_NodeStopped_ItsClientsAreSentElsewhere(t *testing.T) {
 	must(t, victim.Stop(ctxFor(t)))
 	t.Logf("it ended after %v", time.Since(began).Round(time.Millisecond))
 	f.back(there, victim.Addr, began)
+	f.mu.Lock()
+	told := f.told
+	f.mu.Unlock()
+	if told > 0 {
+		t.Errorf("of the fleet %d were told that they are offline", told)
+	}
 	ch.progress(20)
 	ch.end(c)
 	wantUnnoticed(t, ch.a, ch.b)
