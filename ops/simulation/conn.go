@@ -150,7 +150,7 @@ func (c *conn) watch() {
 
 // end is the gate ending a connection with a last word.
 func (c *conn) end(reason pb.Closing_Reason) {
-	if frame := node.FinalFrame(reason); frame != nil {
+	if frame := c.to.node.FinalFrame(reason); frame != nil {
 		c.out = append(c.out, frame)
 	}
 	c.Close(reason)

@@ -278,6 +278,9 @@ func (v *view) set(who cluster.Member, here bool) {
 // Members implements cluster.Membership.
 func (v *view) Members() ([]cluster.Member, <-chan struct{}) { return v.members, v.changed }
 
+// Announce implements cluster.Membership. Nobody drains here: a router that is stopped leaves.
+func (v *view) Announce(context.Context, cluster.Member) error { return nil }
+
 // Leave implements cluster.Membership.
 func (v *view) Leave(context.Context) error { return nil }
 
