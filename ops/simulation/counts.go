@@ -10,7 +10,7 @@ func mustHappen() []string {
 		"answers lost by database", "answers lost by log", "answers lost by redis", "calls refused by database", "calls refused by log",
 		"calls refused by redis", "requests lost to database", "requests lost to log", "requests lost to redis", "reads failed",
 		"cuts one way", "connections half open", "connections lost", "frames lost", "frames timed out", "frames to nobody", "answers of nodes lost",
-		"links broken", "places lost", "leases forgotten", "recents lost", "newest recents lost", "lost tails of recents noticed", "appends to recents done in part", "clients that lost all", "clients that lost some",
+		"links broken", "places lost", "leases forgotten", "recents lost", "appends to recents done in part", "clients that lost all", "clients that lost some",
 		"clients that lost nothing", "appends refused", "appends lost", "appends written late", "appends written twice",
 		"appends written, answer lost", "appends truncated at a change of leader", "appends failed behind another",
 		// How the product met it.

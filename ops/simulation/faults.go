@@ -37,7 +37,8 @@ var faults = []fault{
 	{"redis-slow", 1, 4 * time.Second, slow(func(w *world) *service { return &w.redis.service })},
 	{"redis-flaky", 1, 8 * time.Second, flaky(func(w *world) *service { return &w.redis.service })},
 	{"redis-emptied", 1, 0, func(w *world, _ *rand.Rand) func() { w.redis.memory.Wipe(); return nil }},
-	{"redis-forgets", 4, 0, forget},
+	{"redis-forgets", 3, 0, forget},
+	{"redis-failover", 1, 0, failOver},
 	{"database-away", 1, 5 * time.Second, away(func(w *world) *service { return &w.db.service })},
 	{"database-slow", 1, 4 * time.Second, slow(func(w *world) *service { return &w.db.service })},
 	{"database-flaky", 1, 8 * time.Second, flaky(func(w *world) *service { return &w.db.service })},
@@ -245,7 +246,7 @@ func forget(w *world, r *rand.Rand) func() {
 	someone, _ := pick(r, w.people)
 	friend, ok := pick(r, someone.friends)
 	partition := int32(r.IntN(w.o.Partitions))
-	switch r.IntN(4) {
+	switch r.IntN(3) {
 	case 0:
 		w.count("places lost")
 		w.redis.memory.LosePlaces(someone.id)
@@ -257,12 +258,19 @@ func forget(w *world, r *rand.Rand) func() {
 			w.count("recents lost")
 			w.redis.memory.LoseRecents(direct(someone, friend))
 		}
-	case 3:
-		if ok {
-			w.count("newest recents lost")
-			w.redis.memory.LoseNewest(direct(someone, friend))
+	}
+	return nil
+}
+
+// failOver has a replica of Redis take over that does not have everything.
+func failOver(w *world, r *rand.Rand) func() {
+	var lost []int64
+	for _, p := range w.people {
+		if r.IntN(3) == 0 {
+			lost = append(lost, p.id)
 		}
 	}
+	w.redis.memory.FailOver(lost...)
 	return nil
 }
 

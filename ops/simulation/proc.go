@@ -114,9 +114,10 @@ func (p *proc) touch() {
 
 // ---- tasks
 
-// task is a goroutine of the product, as a coroutine.
+// task is a goroutine of the product, as a coroutine. One that has ended is used again.
 type task struct {
 	p     *proc
+	f     func() // what it does; nil: it has ended
 	next  func() (struct{}, bool)
 	stop  func()
 	yield func(struct{}) bool
@@ -131,18 +132,31 @@ func (p *proc) spawn(f func()) {
 	if p.dead {
 		return
 	}
-	t := &task{p: p}
-	t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
-		t.yield = yield
-		defer func() {
-			if r := recover(); r != nil && r != killed {
-				p.w.violate("panic", "%s: %v\n%s", p.name, r, debug.Stack())
+	var t *task
+	if n := len(p.w.idle); n > 0 {
+		t = p.w.idle[n-1]
+		p.w.idle = p.w.idle[:n-1]
+	} else {
+		t = new(task)
+		t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
+			t.yield = yield
+			for t.work(); yield(struct{}{}); t.work() {
 			}
-		}()
-		f()
-	})
+		})
+	}
+	t.p, t.f, t.ready = p, f, nil
 	p.tasks = append(p.tasks, t)
 	p.touch()
+}
+
+func (t *task) work() {
+	defer func() {
+		if r := recover(); r != nil && r != killed {
+			t.p.w.violate("panic", "%s: %v\n%s", t.p.name, r, debug.Stack())
+		}
+		t.f = nil
+	}()
+	t.f()
 }
 
 // run lets each task go on that can, until none can.
@@ -174,14 +188,17 @@ func (p *proc) round() (progress bool) {
 		}
 		progress = true
 		w.current = t
-		_, more := t.next()
+		t.next()
 		w.current = nil
-		if !more {
-			t.p, gone = nil, true
-		}
+		gone = gone || t.f == nil
 	}
 	if gone {
-		p.tasks = slices.DeleteFunc(p.tasks, func(t *task) bool { return t.p == nil })
+		p.tasks = slices.DeleteFunc(p.tasks, func(t *task) bool {
+			if t.f == nil {
+				w.idle = append(w.idle, t)
+			}
+			return t.f == nil
+		})
 	}
 	return progress
 }

@@ -220,6 +220,9 @@ func (w *world) end(healed time.Duration) Result {
 	for len(w.procs) > 0 {
 		w.procs[len(w.procs)-1].kill()
 	}
+	for _, t := range w.idle {
+		t.stop()
+	}
 	r := Result{Seed: w.o.Seed, Broken: w.broken, Hash: w.hash, Counts: w.counts, Healed: healed, Events: int(w.nth)}
 	if w.trace != nil {
 		r.Trace = w.trace.lines

@@ -26,6 +26,7 @@ type world struct {
 	procs   []*proc // alive, in the order of their start
 	dirty   []*proc // something happened to them
 	current *task   // runs now
+	idle    []*task // have ended
 	flushes []*conn // have something for their sockets
 
 	healed  bool // no more faults

@@ -116,19 +116,16 @@ func (m *Memory) LoseRecents(conversation string) {
 	delete(m.recents, conversation)
 }
 
-// LoseNewest loses the newest of a conversation's recents, as a failover of a server whose replica lags may.
-func (m *Memory) LoseNewest(conversation string) {
+// FailOver is a replica taking over that lacks the last writes: the epoch is another one, so no recents count, and some users' places and
+// heads are lost. Leases stay.
+func (m *Memory) FailOver(lost ...int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r := m.recents[conversation]
-	switch {
-	case r == nil || len(r.entries) == 0:
-	case len(r.entries) == 1:
-		delete(m.recents, conversation)
-	default:
-		last := len(r.entries) - 1
-		r.bytes -= len(r.entries[last].Message)
-		r.entries = r.entries[:last]
+	m.epoch = ""
+	m.recents = make(map[string]*memRecents)
+	for _, user := range lost {
+		delete(m.places, user)
+		delete(m.heads, user)
 	}
 }
 
