@@ -20,6 +20,7 @@ const (
 	OpLocate     Op = "locate"
 	OpEpoch      Op = "epoch"
 	OpAcquire    Op = "acquire"
+	OpOwners     Op = "owners"
 	OpRenew      Op = "renew"
 	OpRelease    Op = "release"
 	OpAppend     Op = "append"
@@ -241,44 +242,79 @@ func (m *Memory) epochLocked() string {
 
 func (m *Memory) leaseLocked(name string) (memLease, bool) {
 	l, ok := m.leases[name]
-	return l, ok && m.opts.Now().Before(l.until)
+	if !ok || !m.opts.Now().Before(l.until) {
+		return memLease{}, false
+	}
+	return l, true
 }
 
 // Acquire implements Leases.
 func (m *Memory) Acquire(ctx context.Context, name, owner, value string, ttl time.Duration) (bool, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := m.begin(ctx, OpAcquire); err != nil {
-		return false, err
-	}
-	l, taken := m.leaseLocked(name)
-	ok := !taken || l.owner == owner
-	if ok {
-		m.leases[name] = memLease{owner, value, m.opts.Now().Add(ttl)}
-	}
-	if err := m.opts.Lost(OpAcquire); err != nil {
-		return false, err
-	}
-	return ok, nil
+	return one(m.AcquireEach(ctx, []string{name}, owner, value, ttl))
 }
 
 // Renew implements Leases.
 func (m *Memory) Renew(ctx context.Context, name, owner string, ttl time.Duration) (bool, error) {
+	return one(m.RenewEach(ctx, []string{name}, owner, ttl))
+}
+
+func one(each []bool, err error) (bool, error) { return err == nil && each[0], err }
+
+// AcquireEach implements LeaseSets.
+func (m *Memory) AcquireEach(ctx context.Context, names []string, owner, value string, ttl time.Duration) ([]bool, error) {
+	return m.eachLease(ctx, OpAcquire, names, func(l *memLease) bool {
+		if l.owner != "" && l.owner != owner {
+			return false
+		}
+		*l = memLease{owner, value, m.opts.Now().Add(ttl)}
+		return true
+	})
+}
+
+// RenewEach implements LeaseSets.
+func (m *Memory) RenewEach(ctx context.Context, names []string, owner string, ttl time.Duration) ([]bool, error) {
+	return m.eachLease(ctx, OpRenew, names, func(l *memLease) bool {
+		if l.owner != owner {
+			return false
+		}
+		l.until = m.opts.Now().Add(ttl)
+		return true
+	})
+}
+
+// eachLease lets f change leases; a lease that nobody has is the zero one.
+func (m *Memory) eachLease(ctx context.Context, op Op, names []string, f func(*memLease) bool) ([]bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.begin(ctx, OpRenew); err != nil {
-		return false, err
+	if err := m.begin(ctx, op); err != nil {
+		return nil, err
 	}
-	l, taken := m.leaseLocked(name)
-	ok := taken && l.owner == owner
-	if ok {
-		l.until = m.opts.Now().Add(ttl)
-		m.leases[name] = l
+	done := make([]bool, len(names))
+	for i, name := range names {
+		l, _ := m.leaseLocked(name)
+		if done[i] = f(&l); done[i] {
+			m.leases[name] = l
+		}
 	}
-	if err := m.opts.Lost(OpRenew); err != nil {
-		return false, err
+	if err := m.opts.Lost(op); err != nil {
+		return nil, err
 	}
-	return ok, nil
+	return done, nil
+}
+
+// Owners implements LeaseSets.
+func (m *Memory) Owners(ctx context.Context, names []string) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin(ctx, OpOwners); err != nil {
+		return nil, err
+	}
+	owners := make([]string, len(names))
+	for i, name := range names {
+		l, _ := m.leaseLocked(name)
+		owners[i] = l.owner
+	}
+	return owners, nil
 }
 
 // Release implements Leases.

@@ -62,6 +62,17 @@ type Leases interface {
 	Release(ctx context.Context, name, owner string) error
 }
 
+// LeaseSets are calls for many leases at once: one round trip to one server, whatever their number. The answers are ordered as
+// the names. With an error nothing is known of any of them.
+type LeaseSets interface {
+	// Owners tells who has each lease, "" for nobody.
+	Owners(ctx context.Context, names []string) ([]string, error)
+	// AcquireEach is Acquire, and says of each whether it is the owner's now.
+	AcquireEach(ctx context.Context, names []string, owner, value string, ttl time.Duration) ([]bool, error)
+	// RenewEach is Renew, and says of each whether it still is the owner's.
+	RenewEach(ctx context.Context, names []string, owner string, ttl time.Duration) ([]bool, error)
+}
+
 // IncarnationLease is the lease of a node's life; its owner is the incarnation, its value the node's peer address.
 func IncarnationLease(incarnation string) string { return "node:" + incarnation }
 
@@ -117,10 +128,11 @@ type Recents interface {
 	Heads(ctx context.Context, user int64) (map[string]uint64, error)
 }
 
-// Store is all three, as one server has them.
+// Store is all of it, as one server has it.
 type Store interface {
 	Registry
 	Leases
+	LeaseSets
 	Recents
 }
 

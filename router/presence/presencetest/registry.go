@@ -181,6 +181,44 @@ func (s suite) leaseExpires(t *testing.T) {
 	}
 }
 
+func (s suite) leaseSets(t *testing.T) {
+	f := s.open(t)
+	names := []string{presence.PartitionLease("t", 0), presence.PartitionLease("t", 1), presence.PartitionLease("t", 2)}
+	owners := func(want ...string) {
+		t.Helper()
+		got, err := f.Store.Owners(f.ctx(), names)
+		f.must(err)
+		if !slices.Equal(got, want) {
+			t.Fatalf("owners are %q, want %q", got, want)
+		}
+	}
+	each := func(got []bool, err error, want ...bool) {
+		t.Helper()
+		f.must(err)
+		if !slices.Equal(got, want) {
+			t.Fatalf("answered %v, want %v", got, want)
+		}
+	}
+	owners("", "", "")
+	if !f.acquire(names[1], "b", "", 3*f.TTL) {
+		t.Fatal("a free lease is refused")
+	}
+	got, err := f.Store.AcquireEach(f.ctx(), names, "a", "value", 3*f.TTL)
+	each(got, err, true, false, true)
+	owners("a", "b", "a")
+	f.Advance(2 * f.TTL)
+	got, err = f.Store.RenewEach(f.ctx(), names[1:], "a", 3*f.TTL)
+	each(got, err, false, true)
+	f.Advance(2 * f.TTL)
+	owners("", "", "a")
+	got, err = f.Store.RenewEach(f.ctx(), names, "a", f.TTL)
+	each(got, err, false, false, true)
+	f.must(f.Store.Release(f.ctx(), names[2], "a"))
+	owners("", "", "")
+	got, err = f.Store.AcquireEach(f.ctx(), nil, "a", "", f.TTL)
+	each(got, err)
+}
+
 func (s suite) leaseLost(t *testing.T) {
 	f := s.open(t)
 	f.live("a")
@@ -201,6 +239,9 @@ func (s suite) broken(t *testing.T) {
 		"locate":     func() error { _, err := b.Locate(ctx, []int64{1}); return err },
 		"epoch":      func() error { _, err := b.Epoch(ctx); return err },
 		"acquire":    func() error { _, err := b.Acquire(ctx, "outbox", "a", "", time.Minute); return err },
+		"owners":     func() error { _, err := b.Owners(ctx, []string{"outbox"}); return err },
+		"acquires":   func() error { _, err := b.AcquireEach(ctx, []string{"outbox"}, "a", "", time.Minute); return err },
+		"renews":     func() error { _, err := b.RenewEach(ctx, []string{"outbox"}, "a", time.Minute); return err },
 		"renew":      func() error { _, err := b.Renew(ctx, "outbox", "a", time.Minute); return err },
 		"release":    func() error { return b.Release(ctx, "outbox", "a") },
 		"append":     func() error { _, _, err := b.Append(ctx, []presence.Recent{message("d:1:2", 1, 1)}, 0); return err },

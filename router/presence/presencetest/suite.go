@@ -43,6 +43,7 @@ func Run(t *testing.T, newStore func(t *testing.T) Fixture) {
 		{"EpochChangesWhenAllIsLost", s.epoch},
 		{"LeaseHasOneOwner", s.leases},
 		{"LeaseExpiresUnlessRenewed", s.leaseExpires},
+		{"LeaseSetsAreLeases", s.leaseSets},
 		{"LostLeaseIsNotRenewed", s.leaseLost},
 		{"AppendTellsWhatWasBefore", s.prev},
 		{"AppendAgainChangesNothing", s.again},

@@ -3,6 +3,7 @@ package redispresence
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -217,6 +218,62 @@ func (s *Store) lease(ctx context.Context, op string, script *redis.Script, name
 		return false, wrap(op+" "+name, err)
 	}
 	return n == 1, nil
+}
+
+// Owners implements presence.LeaseSets.
+func (s *Store) Owners(ctx context.Context, names []string) ([]string, error) {
+	pipe := s.client.Pipeline()
+	values := make([]*redis.StringCmd, len(names))
+	for i, name := range names {
+		values[i] = pipe.Get(ctx, s.leaseKey(name))
+	}
+	if err := exec(ctx, pipe); err != nil {
+		return nil, wrap("owners", err)
+	}
+	owners := make([]string, len(names))
+	for i, v := range values {
+		owners[i], _, _ = splitLease(v.Val())
+	}
+	return owners, nil
+}
+
+// AcquireEach implements presence.LeaseSets.
+func (s *Store) AcquireEach(ctx context.Context, names []string, owner, value string, ttl time.Duration) ([]bool, error) {
+	return s.leases(ctx, "acquire", acquireScript, names, owner, value, ttl.Milliseconds())
+}
+
+// RenewEach implements presence.LeaseSets.
+func (s *Store) RenewEach(ctx context.Context, names []string, owner string, ttl time.Duration) ([]bool, error) {
+	return s.leases(ctx, "renew", renewScript, names, owner, ttl.Milliseconds())
+}
+
+func (s *Store) leases(ctx context.Context, op string, script *redis.Script, names []string, args ...any) ([]bool, error) {
+	try := func() ([]bool, error) {
+		pipe := s.client.Pipeline()
+		answers := make([]*redis.Cmd, len(names))
+		for i, name := range names {
+			answers[i] = script.EvalSha(ctx, pipe, []string{s.leaseKey(name)}, args...)
+		}
+		if err := exec(ctx, pipe); err != nil {
+			return nil, err
+		}
+		done := make([]bool, len(names))
+		for i, a := range answers {
+			n, err := a.Int()
+			if err != nil {
+				return nil, err
+			}
+			done[i] = n == 1
+		}
+		return done, nil
+	}
+	done, err := try()
+	if redis.HasErrorPrefix(err, "NOSCRIPT") { // the servers were started anew
+		if err = script.Load(ctx, s.client).Err(); err == nil {
+			done, err = try()
+		}
+	}
+	return done, wrap(fmt.Sprintf("%s %d leases", op, len(names)), err)
 }
 
 // incarnations is a set of those seen with a lease.
