@@ -15,8 +15,10 @@ import (
 )
 
 const (
-	// fetchWait is how long a broker holds a fetch back until there is a record.
-	fetchWait = time.Second
+	// fetchWait is how long a broker holds a fetch back until there is a record. A broker that is gone without a word is noticed this
+	// and requestTimeout after a fetch was sent: that is sooner than the other brokers put a new leader in its place, 9 s by
+	// default. Idle partitions cost a request each time.
+	fetchWait = 5 * time.Second
 	// fetchBytes is about how much one fetch gives. A larger batch comes whole.
 	fetchBytes = 512 << 10
 	// fetchPatience is how long a reader tries before Next tells of it.
