@@ -4,6 +4,7 @@
 //	go run ./ops/e2e/measure handover       routers killed, paused, cut off, stopped, added
 //	go run ./ops/e2e/measure node           nodes killed, paused, cut off: how long others' messages wait
 //	go run ./ops/e2e/measure presence       how long who is gone is shown, and who is there is not
+//	go run ./ops/e2e/measure idle           what a cluster costs in which nothing is said
 //
 // It runs on the real servers that FUTURE_TEST_KAFKA, FUTURE_TEST_REDIS and FUTURE_TEST_MYSQL name, or else on embedded ones.
 // What is cut off needs root (see clustertest.Host). With -record FILE all that is printed goes into the file as well, under the
@@ -30,6 +31,8 @@ import (
 type settings struct {
 	rounds     int
 	partitions int
+	sessions   int
+	length     time.Duration
 	only       string
 	out        io.Writer
 }
@@ -38,6 +41,7 @@ var commands = map[string]func(context.Context, settings) error{
 	"handover": handover,
 	"node":     nodes,
 	"presence": presence,
+	"idle":     idle,
 }
 
 func main() {
@@ -54,9 +58,11 @@ func run(ctx context.Context) (err error) {
 	record := flag.String("record", "", "file to write what is printed to, too")
 	flag.IntVar(&s.rounds, "rounds", 10, "how often each fault is done")
 	flag.IntVar(&s.partitions, "partitions", 16, "partitions of the message log")
+	flag.IntVar(&s.sessions, "sessions", 9000, "sessions that are held")
+	flag.DurationVar(&s.length, "length", time.Minute, "how long idleness is looked at")
 	flag.StringVar(&s.only, "only", "", "do only the faults whose name contains this")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "measure [flags] handover|node|presence")
+		fmt.Fprintln(flag.CommandLine.Output(), "measure [flags] handover|node|presence|idle")
 		flag.PrintDefaults()
 	}
 	flag.Parse()

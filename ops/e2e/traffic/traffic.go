@@ -229,3 +229,18 @@ func (t *Traffic) Stop(ctx context.Context) error {
 	defer t.mu.Unlock()
 	return errors.Join(append(t.wrong, err)...)
 }
+
+// Late is how long the slowest of the messages took that were due at a time or later.
+func (s *Stream) Late(from time.Time) (worst time.Duration) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := len(s.due) - 1; i >= 0 && !s.due[i].Before(from); i-- {
+		end := now
+		if i < len(s.shown) {
+			end = s.shown[i]
+		}
+		worst = max(worst, end.Sub(s.due[i]))
+	}
+	return worst
+}
