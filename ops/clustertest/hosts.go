@@ -137,7 +137,7 @@ func (c *Cluster) AddHost(ctx context.Context) (_ *Host, err error) {
 		}); err != nil {
 			return nil, err
 		}
-		h.relays = append(h.relays, relayOn(listener, func() (conn net.Conn, err error) {
+		h.relays = append(h.relays, relayOn(listener, addr, func() (conn net.Conn, err error) {
 			err = within(h.name, func() (err error) {
 				conn, err = net.Dial("tcp", outside.Addr) //nolint:noctx // the kernel gives up; nobody waits but who dialled
 				return err

@@ -12,6 +12,7 @@ type Relay struct {
 	// Addr is where the processes find it.
 	Addr string
 
+	to       string
 	dial     func() (net.Conn, error)
 	listener net.Listener
 	wait     sync.WaitGroup
@@ -27,13 +28,16 @@ func newRelay(ctx context.Context, addr, to string) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	return relayOn(l, func() (net.Conn, error) {
+	return relayOn(l, to, func() (net.Conn, error) {
 		return net.Dial("tcp", to) //nolint:noctx // on loopback it answers at once
 	}), nil
 }
 
-func relayOn(l net.Listener, dial func() (net.Conn, error)) *Relay {
-	r := &Relay{Addr: l.Addr().String(), dial: dial, listener: l, conns: map[net.Conn]bool{}}
+// To is the server's own address, past the relay.
+func (r *Relay) To() string { return r.to }
+
+func relayOn(l net.Listener, to string, dial func() (net.Conn, error)) *Relay {
+	r := &Relay{Addr: l.Addr().String(), dial: dial, to: to, listener: l, conns: map[net.Conn]bool{}}
 	r.wait.Go(r.accept)
 	return r
 }

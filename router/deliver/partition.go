@@ -43,7 +43,7 @@ type Config struct {
 // DefaultConfig has what does not depend on the partition. A window entry is about 250 bytes.
 func DefaultConfig() Config {
 	return Config{
-		Wait: 300 * time.Millisecond, CommitEvery: time.Second, ReleaseWithin: 2 * time.Second,
+		Wait: 250 * time.Millisecond, CommitEvery: time.Second, ReleaseWithin: 2 * time.Second,
 		Backoff: 20 * time.Millisecond, BackoffMost: time.Second, KnockFor: 30 * time.Second,
 		Reach: 4_096, Window: 16_384, Conversations: 8_192, Nodes: 1_024,
 	}

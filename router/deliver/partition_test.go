@@ -315,10 +315,10 @@ func TestPartition_SilentNodeIsSkipped_AndNoticesTheHole(t *testing.T) {
 	r.step(appended(1), "locate 1 2")
 	r.step(at(on("a"), on("b")), "send a#1 0", "send b#1 0")
 	r.step(answer("a", 1))
-	if got := r.deadline(); got != 300*time.Millisecond {
+	if got := r.deadline(); got != 250*time.Millisecond {
 		t.Fatalf("waits %v", got)
 	}
-	r.pass(299 * time.Millisecond)
+	r.pass(249 * time.Millisecond)
 	r.pass(time.Millisecond, "push 0:[2]")
 	r.step(deliver.Pushed{}, "commit 1")
 	// b is suspect now: nothing is sent and nothing is waited for, but its number rises.

@@ -60,7 +60,8 @@ type Options struct {
 	Rand func() float64
 	// LeaseTTL is how long a partition stays with a router that is gone. Default 2 s; it is renewed four times in that time.
 	LeaseTTL time.Duration
-	// Wait bounds the wait for nodes' answers. Default 300 ms.
+	// Wait bounds the wait for nodes' answers. Default 250 ms: what comes before and after is to stay below 50, so that a node that
+	// is gone holds a partition up for 300 ms, once.
 	Wait time.Duration
 }
 

@@ -94,7 +94,7 @@ func (a *arena) settle(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("the cluster does not come to rest: %w", context.Cause(ctx))
+			return fmt.Errorf("the cluster does not come to rest: %w: %s", context.Cause(ctx), a.late())
 		}
 	}
 	return nil
@@ -247,4 +247,14 @@ func (a *arena) added(ctx context.Context) (spread, time.Duration, error) {
 	err = added.Stop(ctx)
 	a.c.Routers = a.c.Routers[:len(a.c.Routers)-1]
 	return list, rest, err
+}
+
+// late says which streams are behind.
+func (a *arena) late() string {
+	var b strings.Builder
+	for _, st := range a.traffic.Streams {
+		due, shown := st.Counts()
+		fmt.Fprintf(&b, "%s (partition %d): %d of %d shown, %v late; ", st.Conversation, st.Partition, shown, due, st.Stall(time.Now().Add(-time.Second)))
+	}
+	return b.String()
 }

@@ -5,6 +5,7 @@
 //	go run ./ops/e2e/measure node           nodes killed, paused, cut off: how long others' messages wait
 //	go run ./ops/e2e/measure presence       how long who is gone is shown, and who is there is not
 //	go run ./ops/e2e/measure idle           what a cluster costs in which nothing is said
+//	go run ./ops/e2e/measure redis          what comes of losing Redis
 //
 // It runs on the real servers that FUTURE_TEST_KAFKA, FUTURE_TEST_REDIS and FUTURE_TEST_MYSQL name, or else on embedded ones.
 // What is cut off needs root (see clustertest.Host). With -record FILE all that is printed goes into the file as well, under the
@@ -33,6 +34,7 @@ type settings struct {
 	partitions int
 	sessions   int
 	length     time.Duration
+	absent     time.Duration
 	only       string
 	out        io.Writer
 }
@@ -42,6 +44,7 @@ var commands = map[string]func(context.Context, settings) error{
 	"node":     nodes,
 	"presence": presence,
 	"idle":     idle,
+	"redis":    redisLost,
 }
 
 func main() {
@@ -60,9 +63,10 @@ func run(ctx context.Context) (err error) {
 	flag.IntVar(&s.partitions, "partitions", 16, "partitions of the message log")
 	flag.IntVar(&s.sessions, "sessions", 9000, "sessions that are held")
 	flag.DurationVar(&s.length, "length", time.Minute, "how long idleness is looked at")
+	flag.DurationVar(&s.absent, "absent", 30*time.Second, "how long Redis is away")
 	flag.StringVar(&s.only, "only", "", "do only the faults whose name contains this")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "measure [flags] handover|node|presence|idle")
+		fmt.Fprintln(flag.CommandLine.Output(), "measure [flags] handover|node|presence|idle|redis")
 		flag.PrintDefaults()
 	}
 	flag.Parse()

@@ -89,9 +89,13 @@ func (a *arena) nodeGone(ctx context.Context, how string) (stalls, after spread,
 	if err := sleep(ctx, away); err != nil {
 		return nil, nil, err
 	}
+	const late = 150 * time.Millisecond
 	for _, st := range a.traffic.Streams {
 		stalls = append(stalls, st.Stall(began))
-		after = append(after, st.Late(began.Add(time.Second)))
+		took, due := st.Late(began.Add(time.Second))
+		if after = append(after, took); took > late {
+			a.say("  %s: %v late %v after the fault", st.Conversation, took, due.Sub(began))
+		}
 	}
 	if dropped, err := host.Dropped(ctx); strings.Contains(how, "dropped") {
 		if err != nil || dropped == 0 {

@@ -3,14 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"net"
 	"strings"
 	"syscall"
 	"time"
 
 	future "github.com/futurechat/future/clientsdk"
 	"github.com/futurechat/future/ops/clustertest"
+	"github.com/futurechat/future/ops/e2e/traffic"
 )
 
 // presence measures the two ways in which the friends' list can be wrong: who is gone is still shown online, and who is there
@@ -227,7 +226,7 @@ func (w *watch) login(ctx context.Context) (time.Duration, error) {
 // emptied tells how long the friend was not shown in all, from when Redis was emptied until he is shown for good.
 func (w *watch) emptied(ctx context.Context) (time.Duration, error) {
 	return w.at(ctx, func(*clustertest.Host, *clustertest.Process) (time.Duration, error) {
-		if err := flush(ctx, w.c.Redis); err != nil {
+		if err := traffic.Flush(ctx, w.c.Redis); err != nil {
 			return 0, err
 		}
 		began := time.Now()
@@ -237,21 +236,4 @@ func (w *watch) emptied(ctx context.Context) (time.Duration, error) {
 		_, err := w.until(ctx, true)
 		return time.Since(began), err
 	})
-}
-
-// flush empties Redis.
-func flush(ctx context.Context, addr string) error {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }()
-	if _, err := io.WriteString(conn, "*1\r\n$8\r\nFLUSHALL\r\n"); err != nil {
-		return err
-	}
-	answer := make([]byte, len("+OK\r\n"))
-	if _, err := io.ReadFull(conn, answer); err != nil || string(answer) != "+OK\r\n" {
-		return fmt.Errorf("FLUSHALL answered %q, %w", answer, err)
-	}
-	return nil
 }

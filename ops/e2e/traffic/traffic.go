@@ -230,8 +230,8 @@ func (t *Traffic) Stop(ctx context.Context) error {
 	return errors.Join(append(t.wrong, err)...)
 }
 
-// Late is how long the slowest of the messages took that were due at a time or later.
-func (s *Stream) Late(from time.Time) (worst time.Duration) {
+// Late is how long the slowest of the messages took that were due at a time or later, and when that one was due.
+func (s *Stream) Late(from time.Time) (worst time.Duration, due time.Time) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -240,7 +240,9 @@ func (s *Stream) Late(from time.Time) (worst time.Duration) {
 		if i < len(s.shown) {
 			end = s.shown[i]
 		}
-		worst = max(worst, end.Sub(s.due[i]))
+		if took := end.Sub(s.due[i]); took > worst {
+			worst, due = took, s.due[i]
+		}
 	}
-	return worst
+	return worst, due
 }
