@@ -82,7 +82,8 @@ type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 
 func dialWith(t *testing.T, name string, d dialer, addrs ...string) *person {
 	t.Helper()
-	c, err := future.Dial(ctxFor(t), addrs, future.WithBackoff(20*time.Millisecond, time.Second), future.WithDialer(d))
+	c, err := future.Dial(ctxFor(t), addrs, future.WithBackoff(20*time.Millisecond, time.Second),
+		future.WithDialer(d), future.WithInsecurePasswords()) // to a Host, too
 	if err != nil {
 		t.Fatalf("%s dials: %v", name, err)
 	}
