@@ -48,6 +48,7 @@ type loop struct {
 	layErr    error
 	inspected bool
 	epfd      int
+	rest      rest
 	servedAt  int64
 	open      int  // what evio has opened: connections, refused ones, our control
 	conns     int  // connections
@@ -219,6 +220,9 @@ func (l *loop) onOpened(ec evio.Conn) ([]byte, evio.Options, evio.Action) {
 		if l.layErr == nil {
 			l.epfd = l.lay.epoll(ec)
 			unix.CloseOnExec(l.epfd)
+			if err := l.rest.open(l.epfd); err != nil {
+				l.log.Warn("an idle loop costs more than it need", zap.Error(err))
+			}
 		}
 	}
 	now := l.enter()
@@ -264,13 +268,18 @@ func (l *loop) onData(ec evio.Conn, in []byte) ([]byte, evio.Action) {
 		l.mu.Lock()
 		l.waking = false
 		l.mu.Unlock()
-		return nil, l.leave(now)
+		action := l.leave(now)
+		if action == evio.None {
+			l.rest.wait(now)
+		}
+		return nil, action
 	}
 	if c, ok := ec.Context().(*Conn); ok {
 		l.gate.metrics.bytesIn.Add(float64(len(in)))
 		l.read(c, in, false, now)
 	}
 	l.leaveOpen(now)
+	l.rest.wait(now)
 	return nil, evio.None
 }
 

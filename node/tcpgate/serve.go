@@ -112,6 +112,7 @@ func (l *loop) serve(ready func(error)) (came bool, err error) {
 	l.wheel = newWheel(l.gate.opts.shortest(), l.servedAt)
 	l.inspected, l.open = false, 0
 	err = evio.Serve(l.events(), "tcp://"+l.gate.Addr().String()+"?reuseport=true", "unix://"+l.socket)
+	l.rest.close()
 
 	l.mu.Lock()
 	control := l.control
