@@ -71,6 +71,35 @@ func (r redisPort) Renew(ctx context.Context, name, owner string, ttl time.Durat
 	})
 }
 
+func (r redisPort) Owners(ctx context.Context, names []string) ([]string, error) {
+	return call(ctx, r.p, &r.r.service, "Owners", func() ([]string, error) { return r.r.memory.Owners(at, names) })
+}
+
+func (r redisPort) AcquireEach(ctx context.Context, names []string, owner, value string, ttl time.Duration) ([]bool, error) {
+	return call(ctx, r.p, &r.r.service, "AcquireEach", func() ([]bool, error) {
+		got, err := r.r.memory.AcquireEach(at, names, owner, value, ttl)
+		for i, ok := range got {
+			if ok {
+				r.p.w.truth.leased(names[i], owner)
+			}
+		}
+		return got, err
+	})
+}
+
+func (r redisPort) RenewEach(ctx context.Context, names []string, owner string, ttl time.Duration) ([]bool, error) {
+	return call(ctx, r.p, &r.r.service, "RenewEach", func() ([]bool, error) {
+		held, err := r.r.memory.RenewEach(at, names, owner, ttl)
+		for i, ok := range held {
+			if !ok {
+				r.p.w.count("leases lost")
+				r.p.w.tracef("%s has lost %s", r.p.name, names[i])
+			}
+		}
+		return held, err
+	})
+}
+
 func (r redisPort) Release(ctx context.Context, name, owner string) error {
 	return do(ctx, r.p, &r.r.service, "Release", func() error { return r.r.memory.Release(at, name, owner) })
 }

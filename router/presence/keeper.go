@@ -68,6 +68,7 @@ type Keeper struct {
 	leaseSent   time.Time
 	leaseAt     time.Time // when the next one is due
 	epoch       string    // "" until it is known for the first time
+	epochKnown  bool      // epoch was read under this incarnation
 	epochID     uint64
 	epochAt     time.Time // when to ask again, if not zero
 	failing     bool      // the last answer was an error
@@ -239,7 +240,7 @@ func (k *Keeper) suspend() {
 	// Its places are dead from now on, not only when the lease expires.
 	k.emit(ReleaseLease{0, k.incarnation})
 	k.held, k.leaseID, k.leaseAt = false, 0, time.Time{}
-	k.epochID, k.epochAt = 0, time.Time{}
+	k.epochID, k.epochAt, k.epochKnown = 0, time.Time{}, false
 	k.flight, k.dirty, k.again, k.compares = nil, nil, nil, nil
 	for at := k.rotation.Front(); at != nil; at = at.Next() {
 		s := at.Value.(*kept)
@@ -304,7 +305,7 @@ func (k *Keeper) epochAnswered(now time.Time, e EpochAnswered) {
 		return
 	}
 	lost := k.epoch != "" && k.epoch != e.Epoch
-	k.epoch = e.Epoch
+	k.epoch, k.epochKnown = e.Epoch, true
 	if !lost {
 		return
 	}

@@ -51,9 +51,10 @@ func (k *Keeper) mark(s *kept) {
 
 // ---- writes
 
-// mayWrite: no entry is written without a lease, nor before the epoch is known, since its loss would go unnoticed.
+// mayWrite: no entry is written without a lease, nor before the epoch is known, since its loss would go unnoticed; and after a
+// lease was lost not before it is known again, or all would be written twice when it has changed.
 func (k *Keeper) mayWrite() bool {
-	return k.held && k.epoch != "" && k.writeID == 0 && k.releasing == 0
+	return k.held && k.epochKnown && k.writeID == 0 && k.releasing == 0
 }
 
 func (k *Keeper) write(now time.Time) {
