@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -164,14 +165,14 @@ func (s *Stream) Stall(since time.Time) (worst time.Duration) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := len(s.due) - 1; i >= 0; i-- {
+	for i, due := range slices.Backward(s.due) {
 		end := now
 		if i < len(s.shown) {
 			if end = s.shown[i]; end.Before(since) {
 				break
 			}
 		}
-		worst = max(worst, end.Sub(s.due[i]))
+		worst = max(worst, end.Sub(due))
 	}
 	return worst
 }
@@ -196,20 +197,20 @@ func (t *Traffic) AwaitFlow(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		late := ""
+		var late strings.Builder
 		for _, s := range t.Streams {
 			if !s.Flows(now) {
 				due, shown := s.Counts()
-				late += fmt.Sprintf("%s: %d of %d shown; ", s.Conversation, shown, due)
+				fmt.Fprintf(&late, "%s: %d of %d shown; ", s.Conversation, shown, due)
 			}
 		}
-		if late == "" {
+		if late.Len() == 0 {
 			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("messages did not arrive: %s%w", late, context.Cause(ctx))
+			return fmt.Errorf("messages did not arrive: %s%w", late.String(), context.Cause(ctx))
 		}
 	}
 }
