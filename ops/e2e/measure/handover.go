@@ -94,7 +94,7 @@ func (a *arena) settle(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("the cluster does not come to rest: %w: %s", context.Cause(ctx), a.late())
+			return fmt.Errorf("the cluster does not come to rest: %w: %s%w", context.Cause(ctx), a.late(), a.traffic.Wrong())
 		}
 	}
 	return nil

@@ -215,6 +215,13 @@ func (t *Traffic) AwaitFlow(ctx context.Context) error {
 	}
 }
 
+// Wrong is what went wrong so far, or nil.
+func (t *Traffic) Wrong() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return errors.Join(t.wrong...)
+}
+
 // Stop ends the writing, waits until everything was shown, and says what went wrong from Start on.
 func (t *Traffic) Stop(ctx context.Context) error {
 	t.cancel()
@@ -226,9 +233,7 @@ func (t *Traffic) Stop(ctx context.Context) error {
 	if t.Writer != nil {
 		err = errors.Join(err, t.Writer.Close())
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return errors.Join(append(t.wrong, err)...)
+	return errors.Join(t.Wrong(), err)
 }
 
 // Late is how long the slowest of the messages took that were due at a time or later, and when that one was due.
