@@ -3,15 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/futurechat/future/bench/floor"
 )
@@ -97,36 +93,21 @@ func runFloor(ctx context.Context, args []string, out, errs io.Writer) error {
 		return err
 	}
 	f.Progress = func(format string, args ...any) { fmt.Fprintf(errs, "floor: "+format+"\n", args...) }
-	started := time.Now()
-	r := newRecord(ctx, append([]string{"go", "run", "./bench", "floor"}, args...), started)
-	outcome, err := floor.Run(ctx, f.Options)
-	r.finish(outcome, err)
+	r := &record{frame: newFrame(ctx, append([]string{"go", "run", "./bench", "floor"}, args...))}
+	r.Outcome, err = floor.Run(ctx, f.Options)
+	r.finish(err)
 
 	var printed bytes.Buffer
 	write := r.table
 	if f.json {
 		write = r.objects
 	}
-	if len(outcome.Rows) > 0 {
+	if len(r.Rows) > 0 {
 		err = errors.Join(err, write(&printed))
 	}
 	r.Output = printed.String()
 	if _, failed := out.Write(printed.Bytes()); failed != nil {
 		err = errors.Join(err, failed)
 	}
-	if f.out == "" {
-		return err
-	}
-	file := f.out
-	if info, failed := os.Stat(file); failed == nil && info.IsDir() {
-		file = filepath.Join(file, started.UTC().Format("2006-01-02T150405Z")+"-floor.json")
-	}
-	b, failed := json.MarshalIndent(r, "", "  ")
-	if failed == nil {
-		failed = os.WriteFile(file, append(b, '\n'), 0o644)
-	}
-	if failed == nil {
-		f.Progress("the record is in %s", file)
-	}
-	return errors.Join(err, failed)
+	return errors.Join(err, keep(f.out, "floor", r.Began, r, f.Progress))
 }

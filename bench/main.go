@@ -26,7 +26,10 @@ const help = `bench measures Future.
   go run ./bench COMMAND [-flags]     go run ./bench COMMAND -h tells more
 
   floor   a table of ratios: what Future takes, against the barest way to do the same
+  faults  verdicts: what becomes of every message while parts of a cluster are killed, stopped, drained or cut off
 `
+
+var commands = map[string]func(ctx context.Context, args []string, out, errs io.Writer) error{"floor": runFloor, "faults": runFaults}
 
 func run(args []string, out, errs io.Writer) int {
 	if len(args) == 0 || args[0] == "-h" || args[0] == "-help" || args[0] == "--help" || args[0] == "help" {
@@ -37,22 +40,23 @@ func run(args []string, out, errs io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop)
-	if args[0] != "floor" {
+	command, ok := commands[args[0]]
+	if !ok {
 		fmt.Fprintf(errs, "bench: no command %q\n\n%s", args[0], help)
 		return exitUsage
 	}
-	err := runFloor(ctx, args[1:], out, errs)
+	err := command(ctx, args[1:], out, errs)
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errUsage):
-		fmt.Fprintf(errs, "bench floor: %v (bench floor -h tells what is allowed)\n", err)
+		fmt.Fprintf(errs, "bench %s: %v (bench %s -h tells what is allowed)\n", args[0], err, args[0])
 		return exitUsage
 	case ctx.Err() != nil:
-		fmt.Fprintln(errs, "bench floor: interrupted")
+		fmt.Fprintf(errs, "bench %s: interrupted\n", args[0])
 		return exitInterrupted
 	default:
-		fmt.Fprintf(errs, "bench floor: %v\n", err)
+		fmt.Fprintf(errs, "bench %s: %v\n", args[0], err)
 		return exitFailed
 	}
 }

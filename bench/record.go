@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -15,13 +16,18 @@ import (
 	"github.com/futurechat/future/bench/floor"
 )
 
-// record is what somebody else needs to judge figures by, or to measure them again.
-type record struct {
+// frame is what every record begins with.
+type frame struct {
 	evidence
 	Began    time.Time `json:"began"`
 	Took     string    `json:"took"`
 	ExitCode int       `json:"exit_code"`
 	Error    string    `json:"error,omitempty"`
+}
+
+// record is what somebody else needs to judge figures by, or to measure them again.
+type record struct {
+	frame
 	floor.Outcome
 	// Output is what was printed.
 	Output string `json:"output"`
@@ -49,12 +55,13 @@ type machine struct {
 	LoadAfter  string `json:"load_after"`
 }
 
-func newRecord(ctx context.Context, command []string, began time.Time) *record {
+func newFrame(ctx context.Context, command []string) frame {
+	began := time.Now()
 	commit := git(ctx, "rev-parse", "HEAD")
 	if commit == "" {
 		commit = "unknown"
 	}
-	return &record{
+	return frame{
 		evidence: evidence{
 			Commit: commit, Dirty: git(ctx, "status", "--porcelain") != "", Command: strings.Join(command, " "),
 			Machine: machine{
@@ -66,17 +73,23 @@ func newRecord(ctx context.Context, command []string, began time.Time) *record {
 	}
 }
 
-func (r *record) finish(o floor.Outcome, err error) {
-	r.Outcome, r.Took, r.Machine.LoadAfter = o, time.Since(r.Began).Round(time.Second).String(), load()
+func (f *frame) finish(err error) {
+	f.Took, f.Machine.LoadAfter = time.Since(f.Began).Round(time.Second).String(), load()
 	if err != nil {
-		r.Error, r.ExitCode = err.Error(), exitFailed
+		f.Error, f.ExitCode = err.Error(), exitFailed
 	}
+}
+
+// heading says where and of what the figures are.
+func (f *frame) heading(w io.Writer, servers string) error {
+	m := f.Machine
+	_, err := fmt.Fprintf(w, "servers: %s\ncommit:  %s\nmachine: %d × %s, %s, %s, load %s\n\n", servers, f.Commit, m.Cores, m.CPU, m.Kernel, m.Go, m.LoadBefore)
+	return err
 }
 
 // table prints for people.
 func (r *record) table(w io.Writer) error {
-	m := r.Machine
-	if _, err := fmt.Fprintf(w, "servers: %s\ncommit:  %s\nmachine: %d × %s, %s, %s, load %s\n\n", r.Servers, r.Commit, m.Cores, m.CPU, m.Kernel, m.Go, m.LoadBefore); err != nil {
+	if err := r.heading(w, r.Servers); err != nil {
 		return err
 	}
 	if r.Database != "" {
@@ -89,17 +102,43 @@ func (r *record) table(w io.Writer) error {
 
 // objects prints one JSON object a row.
 func (r *record) objects(w io.Writer) error {
-	e := json.NewEncoder(w)
-	for _, row := range r.Rows {
-		if err := e.Encode(struct {
+	return encode(w, r.Rows, func(row floor.Row) any {
+		return struct {
 			floor.Row
 			RealServers bool   `json:"real_servers"`
 			Servers     string `json:"servers"`
 			evidence
-		}{row, r.Real, r.Servers, r.evidence}); err != nil {
+		}{row, r.Real, r.Servers, r.evidence}
+	})
+}
+
+// encode prints one JSON object for each.
+func encode[T any](w io.Writer, all []T, object func(T) any) error {
+	e := json.NewEncoder(w)
+	for _, one := range all {
+		if err := e.Encode(object(one)); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// keep writes a record to a file, or into a folder under the name DATE-kind.json; nowhere if file is empty.
+func keep(file, kind string, began time.Time, r any, say func(string, ...any)) error {
+	if file == "" {
+		return nil
+	}
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		file = filepath.Join(file, began.UTC().Format("2006-01-02T150405Z")+"-"+kind+".json")
+	}
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(file, append(b, '\n'), 0o644); err != nil {
+		return err
+	}
+	say("the record is in %s", file)
 	return nil
 }
 

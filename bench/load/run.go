@@ -50,8 +50,8 @@ type Spread struct {
 	Max float64 `json:"max"`
 }
 
-// spreadOf takes percentiles by the nearest rank.
-func spreadOf(all []time.Duration) Spread {
+// SpreadOf takes percentiles by the nearest rank. It sorts what it is given.
+func SpreadOf(all []time.Duration) Spread {
 	if len(all) == 0 {
 		return Spread{}
 	}
@@ -122,7 +122,7 @@ func (l *Load) Run(ctx context.Context, p Plan) (Result, error) {
 		return Result{}, fmt.Errorf("load: %d acknowledgements or messages of %d have not come within %v", r.missing.Load(), 2*len(r.due), p.Patience)
 	}
 	return Result{
-		Messages: len(r.due) - r.warmup, E2E: spreadOf(r.since(r.got)), Ack: spreadOf(r.since(r.acked)), Late: spreadOf(r.since(r.sent)),
+		Messages: len(r.due) - r.warmup, E2E: SpreadOf(r.since(r.got)), Ack: SpreadOf(r.since(r.acked)), Late: SpreadOf(r.since(r.sent)),
 	}, nil
 }
 

@@ -11,10 +11,10 @@ func TestSpread_NearestRank(t *testing.T) {
 	for i := 200; i > 0; i-- {
 		all = append(all, time.Duration(i)*time.Millisecond)
 	}
-	if got, want := spreadOf(all), (Spread{100, 180, 198, 200}); got != want {
+	if got, want := SpreadOf(all), (Spread{100, 180, 198, 200}); got != want {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if got := spreadOf(nil); got != (Spread{}) {
+	if got := SpreadOf(nil); got != (Spread{}) {
 		t.Errorf("of nothing: %v", got)
 	}
 }

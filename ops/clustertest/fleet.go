@@ -55,9 +55,14 @@ func seat(ctx context.Context, store *mysqlstore.Store, name string) (Seat, erro
 	if err != nil {
 		return Seat{}, err
 	}
+	return seatOf(ctx, store, account)
+}
+
+// seatOf makes a session of an account.
+func seatOf(ctx context.Context, store *mysqlstore.Store, account chat.Account) (Seat, error) {
 	random := make([]byte, 32)
 	_, _ = rand.Read(random) // never fails
 	s := Seat{Token: base64.RawURLEncoding.EncodeToString(random), Device: uuid.NewString()}
-	_, err = store.CreateSession(ctx, chat.Session{Account: account, DeviceID: s.Device, CreatedMs: 1}, sha256.Sum256([]byte(s.Token)))
+	_, err := store.CreateSession(ctx, chat.Session{Account: account, DeviceID: s.Device, CreatedMs: 1}, sha256.Sum256([]byte(s.Token)))
 	return s, err
 }
