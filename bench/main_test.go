@@ -12,7 +12,7 @@ import (
 )
 
 func TestRun_Help_TeachesAndSucceeds(t *testing.T) {
-	for _, args := range [][]string{nil, {"-h"}, {"help"}, {"floor", "-h"}} {
+	for _, args := range [][]string{nil, {"-h"}, {"help"}, {"floor", "-h"}, {"faults", "-h"}} {
 		var out, errs bytes.Buffer
 		if code := run(args, &out, &errs); code != exitOK || errs.Len() > 0 {
 			t.Errorf("%q: exit code %d, %q on standard error", args, code, &errs)
@@ -26,6 +26,7 @@ func TestRun_Help_TeachesAndSucceeds(t *testing.T) {
 func TestRun_WhatItDoesNotKnow_Refused(t *testing.T) {
 	for _, args := range [][]string{
 		{"flor"}, {"floor", "-nodse", "3"}, {"floor", "more"}, {"floor", "-rate", "0"}, {"floor", "-only", "lateny"}, {"floor", "-nodes", "1"},
+		{"faults", "-faults", "node-kil"}, {"faults", "-sessions", "1"}, {"faults", "-duration", "0s"}, {"faults", "-routers", "1"}, {"faults", "x"},
 	} {
 		var out, errs bytes.Buffer
 		if code := run(args, &out, &errs); code != exitUsage || errs.Len() == 0 || out.Len() > 0 {

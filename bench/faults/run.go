@@ -36,6 +36,8 @@ type Options struct {
 	Progress func(format string, args ...any)
 	// Done is told each verdict.
 	Done func(Verdict)
+
+	inserted []Fault // by tests, after the others
 }
 
 // Defaults are the options of the record.
@@ -155,6 +157,7 @@ func Run(ctx context.Context, o Options) (_ Outcome, err error) {
 	if err != nil {
 		return Outcome{}, err
 	}
+	chosen = append(chosen, o.inserted...)
 	c.hosts = slices.ContainsFunc(chosen, func(f Fault) bool { return f.onHost != "" })
 	if c.dir, err = os.MkdirTemp("", "future-faults-"); err != nil {
 		return Outcome{}, err
