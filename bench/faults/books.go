@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
-	"maps"
-	"slices"
 	"time"
 )
 
@@ -272,14 +270,4 @@ func (b *Books) partitionOf(pair int) int {
 	h := fnv.New32a()
 	_, _ = io.WriteString(h, b.Conversations[pair]) // never fails
 	return int(h.Sum32() % uint32(len(b.History)))
-}
-
-// Codes are those of refusals, the most frequent first.
-func (t *Tally) Codes() []string {
-	return slices.SortedFunc(maps.Keys(t.Refused), func(a, b string) int {
-		if d := t.Refused[b] - t.Refused[a]; d != 0 {
-			return d
-		}
-		return len(a) - len(b)
-	})
 }

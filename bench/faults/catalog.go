@@ -38,23 +38,26 @@ type shot struct {
 	turn int
 
 	targets    map[string]bool
-	partitions int // that a router had which was hit
+	who        string // the last of them, for people
+	partitions int    // that the routers had which were hit
 	healed     time.Duration
 	evidence   []string
 	hit        bool
 }
 
 // target picks a process of a role.
-func (s *shot) target(ctx context.Context, role string) (slot int, p *clustertest.Process) {
-	slot = s.turn % s.sizes[role]
-	return slot, s.aim(ctx, s.at(role, slot))
+func (s *shot) target(ctx context.Context, role string) *clustertest.Process {
+	return s.aim(ctx, s.at(role, s.turn%s.sizes[role]))
 }
 
 // aim notes a process as a target, and how many partitions it has.
 func (s *shot) aim(ctx context.Context, p *clustertest.Process) *clustertest.Process {
 	s.targets[p.Name] = true
+	s.who = fmt.Sprintf("%s, pid %d", p.Name, p.PID())
 	if strings.HasPrefix(p.Name, roleRouter) {
-		s.partitions += int(metric(ctx, p, "future_router_partitions_owned")[""])
+		n := int(metric(ctx, p, "future_router_partitions_owned")[""])
+		s.partitions += n
+		s.who += fmt.Sprintf(", with %d partitions", n)
 	}
 	return p
 }
@@ -194,25 +197,25 @@ func idle(ctx context.Context, s *shot) error {
 }
 
 func (s *shot) kill(ctx context.Context, role string) error {
-	_, p := s.target(ctx, role)
+	p := s.target(ctx, role)
 	if err := p.Signal(syscall.SIGKILL); err != nil {
 		return err
 	}
 	s.heal() // nothing is going to be mended
 	p.Kill() // waits for its end, and says that it was meant
-	s.saw("%s, pid %d: gone by SIGKILL, %d partitions", p.Name, p.PID(), s.partitions)
+	s.saw("%s: gone by SIGKILL", s.who)
 	return nil
 }
 
 func (s *shot) freeze(ctx context.Context, role string) error {
-	_, p := s.target(ctx, role)
+	p := s.target(ctx, role)
 	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
 	defer func() { _ = p.Signal(syscall.SIGCONT) }() // whatever happens: what is stopped cannot end
 	err := sleep(ctx, s.o.Hold)
 	if state := processState(p.PID()); state == "T" {
-		s.saw("%s, pid %d: stopped (state T) for %v, %d partitions", p.Name, p.PID(), s.o.Hold, s.partitions)
+		s.saw("%s: stopped (state T) for %v", s.who, s.o.Hold)
 	}
 	s.heal()
 	return errors.Join(err, p.Signal(syscall.SIGCONT))
@@ -237,7 +240,7 @@ func (s *shot) drain(ctx context.Context, role string, slot int) error {
 	if err := end(ctx, p); err != nil {
 		return err
 	}
-	s.saw("%s, pid %d: ended by SIGTERM within %v, %d partitions", p.Name, p.PID(), time.Since(began).Round(time.Millisecond), s.partitions)
+	s.saw("%s: ended by SIGTERM within %v", s.who, time.Since(began).Round(time.Millisecond))
 	_, err := s.replace(ctx, role, slot)
 	s.heal()
 	return err
@@ -259,7 +262,7 @@ func (s *shot) rolling(ctx context.Context, role string) error {
 }
 
 func (s *shot) cut(ctx context.Context, role string) error {
-	p := s.aim(ctx, s.at(role, 0))
+	s.aim(ctx, s.at(role, 0))
 	before, err := s.host.Dropped(ctx)
 	if err != nil {
 		return err
@@ -273,7 +276,7 @@ func (s *shot) cut(ctx context.Context, role string) error {
 	s.heal()
 	after, failed := s.host.Dropped(healing)
 	if after > before {
-		s.saw("%s, pid %d: cut off for %v, %d packets dropped, %d partitions", p.Name, p.PID(), s.o.Hold, after-before, s.partitions)
+		s.saw("%s: cut off for %v, %d packets dropped", s.who, s.o.Hold, after-before)
 	}
 	return errors.Join(err, failed)
 }

@@ -129,6 +129,8 @@ type Verdict struct {
 	// what may succeed later, so most are no refusals to a person.
 	NodeErrors map[string]int `json:"node_errors,omitempty"`
 	Goals      []Goal         `json:"goals,omitempty"`
+	// Note says what a reader must know of the figures.
+	Note string `json:"note,omitempty"`
 }
 
 // campaign is a Run under way.
@@ -275,7 +277,7 @@ func (c *campaign) judge(ctx context.Context, f *Fault, turn int) (Verdict, erro
 	if err := c.stage.restore(ctx, f, c.crowd); err != nil {
 		v.Failures = []string{"before the fault: " + err.Error()}
 		c.close(ctx)
-		return v, nil
+		return v, nil //nolint:nilerr // it is the verdict
 	}
 	t := &trial{campaign: c, fault: f, v: &v, run: newRun(c.crowd, c.Size)}
 	err := t.carry(ctx, turn)

@@ -250,12 +250,3 @@ func (c *crowd) close() error {
 		return err
 	})
 }
-
-// spread counts sessions by the process where they are; those without are counted under "".
-func (c *crowd) spread() map[string]int {
-	n := map[string]int{}
-	for _, x := range c.sessions {
-		n[x.at()]++
-	}
-	return n
-}

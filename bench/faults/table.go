@@ -1,8 +1,11 @@
 package faults
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -39,6 +42,12 @@ func Table(w io.Writer, verdicts []Verdict) error {
 		}
 		fmt.Fprintf(w, "  %% of a core: node %.1f router %.1f history %.1f, bench %.1f, whole machine %.0f\n", v.CPU[roleNode], v.CPU[roleRouter],
 			v.CPU[roleHistory], v.CPU["bench"], v.CPU["machine"])
+		if len(v.NodeErrors) > 0 {
+			fmt.Fprintf(w, "  nodes answered: %s\n", counts(v.NodeErrors))
+		}
+		if v.Note != "" {
+			fmt.Fprintf(w, "  NOTE: %s\n", v.Note)
+		}
 		for _, g := range v.Goals {
 			met := "met"
 			if !g.Met {
@@ -47,6 +56,7 @@ func Table(w io.Writer, verdicts []Verdict) error {
 			fmt.Fprintf(w, "  goal: %s: %.1f %s, at most %.1f: %s\n", g.What, g.Value, g.Unit, g.Most, met)
 		}
 	}
+	summaries(w, verdicts)
 	return nil
 }
 
@@ -54,9 +64,43 @@ func refused(v *Verdict) string {
 	if len(v.Refused) == 0 {
 		return "0"
 	}
+	return counts(v.Refused)
+}
+
+// counts tells counts by code, the most frequent first.
+func counts(n map[string]int) string {
 	var all []string
-	for _, c := range v.Codes() {
-		all = append(all, fmt.Sprintf("%s %d", c, v.Refused[c]))
+	for _, c := range slices.SortedFunc(maps.Keys(n), func(a, b string) int { return cmp.Or(n[b]-n[a], strings.Compare(a, b)) }) {
+		all = append(all, fmt.Sprintf("%s %d", c, n[c]))
 	}
 	return strings.Join(all, ", ")
+}
+
+// summaries tells of faults that were carried out several times.
+func summaries(w io.Writer, verdicts []Verdict) {
+	of := map[string][]Verdict{}
+	var names []string
+	for _, v := range verdicts {
+		if of[v.Fault] == nil {
+			names = append(names, v.Fault)
+		}
+		of[v.Fault] = append(of[v.Fault], v)
+	}
+	for _, name := range names {
+		all := of[name]
+		if len(all) < 2 {
+			continue
+		}
+		var stalls, others, back []float64
+		passed := 0
+		for _, v := range all {
+			stalls, others, back = append(stalls, v.Partitions...), append(others, v.OthersStall), append(back, v.Back.P99)
+			if v.Pass {
+				passed++
+			}
+		}
+		fmt.Fprintf(w, "\n%s, %d times: %d passed; stalls of %d partitions p50 %.0f p99 %.0f ms; longest of others p50 %.0f max %.0f ms; 99 %% of sessions back p50 %.2f max %.2f s\n",
+			name, len(all), passed, len(stalls), percentile(stalls, 50), percentile(stalls, 99), percentile(others, 50), percentile(others, 100),
+			percentile(back, 50)/1000, percentile(back, 100)/1000)
+	}
 }

@@ -69,11 +69,20 @@ func (t *trial) carry(ctx context.Context, turn int) error {
 	v.Evidence, v.Lasted, v.Stated = s.evidence, ms(b.Healed-b.Fault), ms(b.Stated)
 	v.Tally, v.Timing = b.Count(), b.Time(s.partitions)
 	v.Failures = v.Tally.Failures(s.hit, t.fault.idle)
+	if v.Away > 0 {
+		v.Failures = append(v.Failures, fmt.Sprintf("%d sessions had no node in the end", v.Away))
+	}
+	if v.Before.P99 > unsteady {
+		v.Note = fmt.Sprintf("before the fault messages took up to %.0f ms (p99) already: the machine has no room for this load beside its others, and these stalls are not the cluster's alone", v.Before.P99)
+	}
 	if t.fault.goals != nil {
 		v.Goals = t.fault.goals(v)
 	}
 	return failed
 }
+
+// unsteady is from what on a cluster without a fault is taken for one that has too little of a machine, in milliseconds.
+const unsteady = 250
 
 // settle waits until every message is answered, and every acknowledged one at all devices: for half a minute after healing and the
 // end of the traffic, and for what was acknowledged late for half a minute after that.
