@@ -37,7 +37,8 @@ type Options struct {
 	// Done is told each verdict.
 	Done func(Verdict)
 
-	inserted []Fault // by tests, after the others
+	grace    time.Duration // how long a copy too many may still come when all has arrived
+	inserted []Fault       // by tests, after the others
 }
 
 // Defaults are the options of the record.
@@ -45,6 +46,7 @@ func Defaults() Options {
 	return Options{
 		Repeat: 1, Nodes: 3, Routers: 3, Histories: 2, Partitions: 64, Sessions: 9000, Rate: 500, Size: 100,
 		Before: 10 * time.Second, After: 20 * time.Second, Hold: 10 * time.Second, Idle: 60 * time.Second, Burst: time.Minute, Flood: 20_000,
+		grace: time.Second,
 	}
 }
 

@@ -13,6 +13,7 @@ func small() Options {
 	o := Defaults()
 	o.Nodes, o.Routers, o.Histories, o.Partitions = 2, 2, 1, 8
 	o.Sessions, o.Rate, o.Before, o.After, o.Hold = 24, 40, 500*time.Millisecond, time.Second, 500*time.Millisecond
+	o.grace = 100 * time.Millisecond
 	return o
 }
 

@@ -72,8 +72,9 @@ func (t *trial) carry(ctx context.Context, turn int) error {
 	if v.Away > 0 {
 		v.Failures = append(v.Failures, fmt.Sprintf("%d sessions had no node in the end", v.Away))
 	}
-	if v.Before.P99 > unsteady {
-		v.Note = fmt.Sprintf("before the fault messages took up to %.0f ms (p99) already: the machine has no room for this load beside its others, and these stalls are not the cluster's alone", v.Before.P99)
+	if v.Before.P99 > unsteady || v.Behind.P99 > unsteady {
+		v.Note = fmt.Sprintf("before the fault messages took %.0f ms (p99) already, and this program was behind with sending by %.0f ms (p99): "+
+			"the machine has no room for this load beside its others, and these stalls are not the cluster's alone", v.Before.P99, v.Behind.P99)
 	}
 	if t.fault.goals != nil {
 		v.Goals = t.fault.goals(v)
@@ -87,7 +88,7 @@ const unsteady = 250
 // settle waits until every message is answered, and every acknowledged one at all devices: for half a minute after healing and the
 // end of the traffic, and for what was acknowledged late for half a minute after that.
 func (t *trial) settle(ctx context.Context, healed time.Duration) error {
-	const look, grace = 200 * time.Millisecond, time.Second
+	const look = 200 * time.Millisecond
 	answered := max(healed, t.run.now()) + deadline
 	for {
 		now, p := t.run.now(), t.run.progress()
@@ -101,7 +102,7 @@ func (t *trial) settle(ctx context.Context, healed time.Duration) error {
 			return err
 		}
 	}
-	return sleep(ctx, grace) // a copy too many may still come
+	return sleep(ctx, t.grace)
 }
 
 // database reads the rows, until all that was acknowledged is there or the time for it is over.
