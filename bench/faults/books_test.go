@@ -89,6 +89,12 @@ func TestCount_WhatIsPlanted_IsFoundAndFails(t *testing.T) {
 				a[0].Number, a[2].Number = a[2].Number, a[0].Number
 			}
 		}, Zero{OutOfOrder: 1}},
+		{"against the order of sending at a device, unacknowledged and not stored", func(b *Books) {
+			b.Offers[0].Acked, b.Offers[2].Acked = 0, 0
+			b.Rows = slices.Delete(slices.Delete(b.Rows, 2, 3), 0, 1)
+			a := b.Devices[0].Arrivals
+			a[0].Number, a[2].Number = a[2].Number, a[0].Number
+		}, Zero{OutOfOrder: 1}},
 		{"another seq at a device than in the database", func(b *Books) { b.Devices[0].Arrivals[2].Seq++ }, Zero{OutOfOrder: 1}},
 		{"in another conversation", func(b *Books) {
 			b.Devices[2].Arrivals = append(b.Devices[2].Arrivals, Arrival{Number: 0, Seq: 900, At: 30 * second})
