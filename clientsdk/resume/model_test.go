@@ -48,7 +48,7 @@ type world struct {
 	logs    map[string][]record
 	convs   []string
 	lastSeq uint64
-	stored  map[string]bool     // by id
+	stored  map[string]uint64   // seq by id
 	held    map[string][]string // by conversation, of the present connection
 	begun   map[string]int      // messages in the log when the client first knew the heads; set once
 	blind   map[string]bool     // began with what came first, since no heads could be had
@@ -72,7 +72,7 @@ type world struct {
 func newWorld(t *rapid.T, cfg resume.Config) *world {
 	w := &world{
 		t: t, now: time.Unix(1_700_000_000, 0), cfg: cfg, rng: rand.New(rand.NewPCG(1, rapid.Uint64().Draw(t, "seed"))),
-		logs: map[string][]record{}, stored: map[string]bool{}, held: map[string][]string{}, shown: map[string][]*pb.Message{},
+		logs: map[string][]record{}, stored: map[string]uint64{}, held: map[string][]string{}, shown: map[string][]*pb.Message{},
 		blind: map[string]bool{}, written: map[string][]string{}, sent: map[string]int{}, failed: map[string]int{},
 		convs: []string{"d:1:2", "d:1:3", "g:7"}, lastSeq: 100,
 	}
@@ -146,13 +146,17 @@ func (w *world) serve(faults bool) {
 		busy.Code = pb.Code_CODE_PENDING
 		w.toClient = append(w.toClient, resume.Page{Conversation: r.fetch.Conversation, Err: busy})
 	case r.fetch != nil:
-		w.toClient = append(w.toClient, resume.Page{Conversation: r.fetch.Conversation, Page: w.history(*r.fetch)})
+		w.toClient = append(w.toClient, resume.Page{Conversation: r.fetch.Conversation, Page: w.history(*r.fetch, faults)})
 	default:
 		w.send(*r.write, fail, busy)
 	}
 }
 
-func (w *world) history(f resume.Fetch) *pb.HistoryResponse {
+// history answers a fetch. With faults it may begin too high, as a node that lacks what lies between would have to say.
+func (w *world) history(f resume.Fetch, faults bool) *pb.HistoryResponse {
+	if log := w.logs[f.Conversation]; faults && w.chance("hole", 5) {
+		f.After = max(f.After, log[w.rng.IntN(len(log))].seq)
+	}
 	p := &pb.HistoryResponse{CoversAfter: f.After}
 	for _, r := range w.logs[f.Conversation] {
 		if r.seq <= f.After || r.hidden {
@@ -172,26 +176,25 @@ func (w *world) history(f resume.Fetch) *pb.HistoryResponse {
 
 func (w *world) send(x resume.Write, fail bool, busy *wire.Error) {
 	conv, id := x.Message.Conversation, x.Message.ID
-	answer := resume.Answered{Conversation: conv, ID: id, Seq: 1, Time: w.now}
+	answer := resume.Answered{Conversation: conv, ID: id, Time: w.now}
 	held := w.held[conv]
 	switch {
 	case len(held) > 0 && held[0] != id:
 		answer.Err = &wire.Error{Code: pb.Code_CODE_RETRY_IN_ORDER}
-	case x.Resend && w.stored[id]:
+	case x.Resend && w.stored[id] > 0:
 	case fail:
-		if w.rng.IntN(2) == 0 && !w.stored[id] { // it is in the log, but nobody knows
-			w.stored[id] = true
-			w.append(conv, self, id, false)
+		if w.rng.IntN(2) == 0 && w.stored[id] == 0 { // it is in the log, but nobody knows
+			w.stored[id] = w.append(conv, self, id, false)
 		}
 		if len(held) == 0 {
 			w.held[conv] = []string{id}
 		}
 		answer.Err = busy
 	default:
-		w.stored[id] = true
-		w.append(conv, self, id, false)
+		w.stored[id] = w.append(conv, self, id, false)
 	}
 	if answer.Err == nil {
+		answer.Seq = w.stored[id] // of which nothing may be concluded about what lies before it
 		delete(w.held, conv)
 	}
 	w.toClient = append(w.toClient, answer)
