@@ -28,6 +28,7 @@ type rig struct {
 	t    *testing.T
 	node *Node
 	log  *eventlog.Guard
+	gate atomic.Pointer[sync.Mutex] // if set, who looks for a resent message in the database goes through it
 }
 
 type instantPresence struct{ node *Node }
@@ -54,10 +55,18 @@ func newRig(t *testing.T) *rig {
 	if err := log.CreateTopic(t.Context(), eventlog.TopicSpec{Name: chat.TopicMessages, Partitions: 4, Replication: 1}); err != nil {
 		t.Fatal(err)
 	}
+	r := &rig{t: t, log: log}
+	store := chat.NewMemory(chat.MemoryOptions{Fault: func(op chat.Op) error {
+		if gate := r.gate.Load(); gate != nil && op == chat.OpFindMessage {
+			gate.Lock()
+			defer gate.Unlock()
+		}
+		return nil
+	}})
 	topic := eventlog.State{Topic: chat.TopicMessages, Partitions: 4, Epoch: 1}
 	n, err := New(Options{
 		Name: "n", Cluster: "c", Topic: topic, Timeline: nobody{}, Outbox: nobody{}, Log: log, Locator: nobody{}, Kicker: nobody{},
-		Service: chat.New(chat.Options{Store: chat.NewMemory(chat.MemoryOptions{}), Topic: topic, Argon: chat.Argon{MemoryKiB: 8, Time: 1, Threads: 1}}),
+		Service: chat.New(chat.Options{Store: store, Topic: topic, Argon: chat.Argon{MemoryKiB: 8, Time: 1, Threads: 1}}),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -69,11 +78,13 @@ func newRig(t *testing.T) *rig {
 			t.Error(err)
 		}
 	})
-	return &rig{t, n, log}
+	r.node = n
+	return r
 }
 
 // fakeConn keeps what is sent to it, up to room frames.
 type fakeConn struct {
+	t    *testing.T
 	id   uint64
 	mu   sync.Mutex
 	cond *sync.Cond
@@ -82,8 +93,8 @@ type fakeConn struct {
 	end  pb.Closing_Reason
 }
 
-func newConn(id uint64) *fakeConn {
-	c := &fakeConn{id: id, room: 1 << 20}
+func newConn(t *testing.T, id uint64) *fakeConn {
+	c := &fakeConn{t: t, id: id, room: 1 << 20}
 	c.cond = sync.NewCond(&c.mu)
 	return c
 }
@@ -117,13 +128,24 @@ func (c *fakeConn) Close(r pb.Closing_Reason) {
 
 // await waits for an envelope that fits.
 func (c *fakeConn) await(fits func(*pb.Envelope) bool) *pb.Envelope {
+	c.t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	late := false
+	defer time.AfterFunc(10*time.Second, func() {
+		c.mu.Lock()
+		late = true
+		c.mu.Unlock()
+		c.cond.Broadcast()
+	}).Stop()
 	for {
 		for _, e := range c.got {
 			if fits(e) {
 				return e
 			}
+		}
+		if late {
+			c.t.Fatalf("what was awaited did not come, but %d others", len(c.got))
 		}
 		c.cond.Wait()
 	}
@@ -142,7 +164,7 @@ func (r *rig) ask(c *Client, id uint64, e *pb.Envelope) {
 // enter registers a user on a new connection.
 func (r *rig) enter(id uint64, name string) (*Client, *fakeConn, int64) {
 	r.t.Helper()
-	conn := newConn(id)
+	conn := newConn(r.t, id)
 	c := r.node.Open(conn)
 	r.ask(c, 1, &pb.Envelope{Body: &pb.Envelope_Hello{Hello: &pb.HelloRequest{Version: 1}}})
 	r.ask(c, 2, &pb.Envelope{Body: &pb.Envelope_Register{Register: &pb.RegisterRequest{
@@ -291,21 +313,31 @@ func TestSlowReader_GetsItsAnswersLater(t *testing.T) {
 	}
 }
 
-func TestR18_Sends_ReachTheLogInOrder(t *testing.T) {
-	r := newRig(t)
+// friends are alice, who is given, and bob.
+func (r *rig) friends() (alice *Client, conn *fakeConn, conversation string) {
+	r.t.Helper()
 	a, connA, idA := r.enter(1, "alice")
 	b, connB, idB := r.enter(2, "bob")
 	r.ask(a, 3, &pb.Envelope{Body: &pb.Envelope_AddFriend{AddFriend: &pb.AddFriendRequest{Name: "bob"}}})
 	connA.await(func(e *pb.Envelope) bool { return e.GetId() == 3 && e.GetOk() != nil })
 	r.ask(b, 3, &pb.Envelope{Body: &pb.Envelope_AnswerFriend{AnswerFriend: &pb.AnswerFriendRequest{Name: "alice", Accept: true}}})
 	connB.await(func(e *pb.Envelope) bool { return e.GetId() == 3 && e.GetOk() != nil })
-	conversation := wire.Direct(idA, idB)
+	return a, connA, wire.Direct(idA, idB)
+}
+
+func say(conversation, text string) *pb.Envelope {
+	return &pb.Envelope{Body: &pb.Envelope_Send{Send: &pb.SendRequest{
+		Conversation: conversation, ClientMsgId: wire.NewMessageID(),
+		Payload: &pb.Payload{Kind: &pb.Payload_Text{Text: &pb.Text{Text: text}}},
+	}}}
+}
+
+func TestR18_Sends_ReachTheLogInOrder(t *testing.T) {
+	r := newRig(t)
+	a, connA, conversation := r.friends()
 	const n = 50
 	for i := range uint64(n) {
-		r.ask(a, 10+i, &pb.Envelope{Body: &pb.Envelope_Send{Send: &pb.SendRequest{
-			Conversation: conversation, ClientMsgId: wire.NewMessageID(),
-			Payload: &pb.Payload{Kind: &pb.Payload_Text{Text: &pb.Text{Text: wire.FormatID(int64(i + 1))}}},
-		}}})
+		r.ask(a, 10+i, say(conversation, wire.FormatID(int64(i+1))))
 	}
 	last := uint64(0)
 	for i := range uint64(n) {
@@ -317,18 +349,35 @@ func TestR18_Sends_ReachTheLogInOrder(t *testing.T) {
 	}
 	// Once the log is not the one that is known, nothing more goes into it.
 	r.log.Halt()
-	r.ask(a, 99, &pb.Envelope{Body: &pb.Envelope_Send{Send: &pb.SendRequest{
-		Conversation: conversation, ClientMsgId: wire.NewMessageID(),
-		Payload: &pb.Payload{Kind: &pb.Payload_Text{Text: &pb.Text{Text: "x"}}},
-	}}})
+	r.ask(a, 99, say(conversation, "x"))
 	if got := connA.await(func(e *pb.Envelope) bool { return e.GetId() == 99 }); got.GetError().GetCode() != pb.Code_CODE_UNAVAILABLE {
 		t.Errorf("after a halt: %v", got)
 	}
 }
 
+// A resend is looked for in the database by a worker; when it goes on, the next send, which needs no database, is at hand.
+func TestR18_TheNextSendWaitsForTheLogToTakeTheOneBefore(t *testing.T) {
+	r := newRig(t)
+	alice, conn, conversation := r.friends()
+	var gate sync.Mutex
+	gate.Lock()
+	r.gate.Store(&gate)
+	first := say(conversation, "first")
+	first.GetSend().Resend = true
+	r.ask(alice, 10, first)
+	r.ask(alice, 11, say(conversation, "second"))
+	gate.Unlock()
+	seq := func(id uint64) uint64 {
+		return conn.await(func(e *pb.Envelope) bool { return e.GetId() == id }).GetSent().GetSeq()
+	}
+	if first, second := seq(10), seq(11); first == 0 || second <= first {
+		t.Errorf("the first has seq %d, the second %d", first, second)
+	}
+}
+
 func TestMalformedFrame_EndsTheConnection(t *testing.T) {
 	r := newRig(t)
-	conn := newConn(1)
+	conn := newConn(t, 1)
 	c := r.node.Open(conn)
 	c.Frame([]byte{0xff, 0xff})
 	if conn.end != pb.Closing_REASON_MALFORMED || conn.got[0].GetClosing().GetReason() != pb.Closing_REASON_MALFORMED {
@@ -390,7 +439,7 @@ func TestFlood_DoesNotKeepWhoDelivers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.conn = &noisyConn{fakeConn: newConn(7), hear: func() { // a ping comes for each that is answered
+	c.conn = &noisyConn{fakeConn: newConn(t, 7), hear: func() { // a ping comes for each that is answered
 		c.Frame(frame[wire.HeaderLen:])
 	}}
 	done := make(chan struct{})
