@@ -146,6 +146,9 @@ func TestPartition_PrevIsUnknownWhenRecentsLostTheirTail(t *testing.T) {
 	if m := prevOf(d(7), known(6)); !m.GetPrevKnown() || m.GetPrevSeq() != seq(6) {
 		t.Fatalf("prev is %v", m)
 	}
+	if m := prevOf(d(8), presence.Prev{}); m.GetPrevKnown() {
+		t.Fatalf("prev is %v: the recents did not know it, and it must not be inferred", m)
+	}
 	if s := r.p.TakeStats(); s.TailLost != 1 {
 		t.Fatalf("stats are %+v", s)
 	}
@@ -439,6 +442,22 @@ func TestPartition_FrameBehindASilentOneIsGivenUp(t *testing.T) {
 				r.pass(20*time.Millisecond, "send b#5")
 			}
 		})
+	}
+}
+
+// More nodes than are remembered take turns. One that comes back must get no number that it has seen: it would take a new frame for a
+// late one, and notice no hole.
+func TestPartition_AForgottenNodeGetsNoNumberTwice(t *testing.T) {
+	r := newRig(t, func(c *deliver.Config) { c.Nodes = 1 })
+	nodes := map[string]uint64{}
+	for i := range int64(3) {
+		r.deliver(d(i), nodes, on("a"), on("a"))
+	}
+	r.deliver(d(3), nodes, on("b"), on("b"))
+	before := nodes["a"]
+	r.deliver(d(4), nodes, on("a"), on("a"))
+	if nodes["a"] <= before {
+		t.Fatalf("frame %d after %d", nodes["a"], before)
 	}
 }
 

@@ -203,7 +203,17 @@ func TestPublish_AFailureKeepsTheRowAndThoseBehindIt(t *testing.T) {
 	f.change(1, 2)
 	p := f.publisher("a", nil)
 	for name, set := range map[string]func(){
-		"log refuses":    func() { f.logFault = refuse(eventlog.OpAppend, eventlog.ErrUnavailable) },
+		"log refuses": func() { f.logFault = refuse(eventlog.OpAppend, eventlog.ErrUnavailable) },
+		"log refuses one": func() {
+			refused := false
+			f.logFault = func(o eventlog.Op, _ int32) error {
+				if o != eventlog.OpAppend || refused {
+					return nil
+				}
+				refused = true
+				return eventlog.ErrUnavailable
+			}
+		},
 		"store away":     func() { f.fault[chat.OpFindMessage] = errAway },
 		"offsets away":   func() { f.fault[chat.OpHistoryOffsets] = errAway },
 		"rows not there": func() { f.fault[chat.OpUnsent] = errAway },

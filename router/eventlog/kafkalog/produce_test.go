@@ -198,6 +198,9 @@ func TestAppend_FailsWithWhatIsTrue(t *testing.T) {
 		{"perhaps written, then the sequence is lost", []kfake.Fault{
 			{Err: kerr.RequestTimedOut}, {Err: kerr.OutOfOrderSequenceNumber, Count: -1},
 		}, eventlog.ErrUnknownOutcome, true},
+		{"perhaps written, then the sequence is lost once", []kfake.Fault{
+			{Err: kerr.RequestTimedOut}, {Err: kerr.OutOfOrderSequenceNumber},
+		}, eventlog.ErrUnknownOutcome, true},
 		{"written before, not where", []kfake.Fault{{Err: kerr.DuplicateSequenceNumber, Count: -1}}, eventlog.ErrUnknownOutcome, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -326,6 +329,35 @@ func TestAppend_OneRequestForAllPartitions(t *testing.T) {
 	// Four workers, the rest in one or, when the four do not end at once, a few.
 	if len(sizes) > 12 || slices.Max(sizes) < partitions/4 {
 		t.Errorf("requests for %v partitions", sizes)
+	}
+}
+
+// Nothing is acknowledged before all in-sync replicas have it: the broker holds back its answer for them only if it is asked to.
+func TestI1_EveryProduceWaitsForAllInSyncReplicas(t *testing.T) {
+	cluster := startFake(t, 3)
+	log := newLog(t, kafkalog.Options{Brokers: cluster.ListenAddrs()})
+	const partitions = 8
+	createTopic(t, log, "t", partitions)
+	var mu sync.Mutex
+	var acks []int16
+	cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		mu.Lock()
+		defer mu.Unlock()
+		if r, ok := req.(*kmsg.ProduceRequest); ok {
+			acks = append(acks, r.Acks)
+		}
+		return nil, nil, false
+	})
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: 1}) // what is tried again asks, too
+	for p := range int32(partitions) {
+		appendGood(t, log, "t", p, "0", "1")
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	const all = -1
+	if len(acks) == 0 || slices.ContainsFunc(acks, func(a int16) bool { return a != all }) {
+		t.Errorf("requests had acks %v, want only %d", acks, all)
 	}
 }
 
