@@ -47,6 +47,9 @@ func name(e session.Effect) string {
 		case *pb.Envelope_Sent:
 			return id + "sent"
 		case *pb.Envelope_Session:
+			if b.Session.GetDegraded() {
+				return id + "session degraded"
+			}
 			return id + "session"
 		case *pb.Envelope_HelloOk:
 			return id + "hello"
@@ -233,6 +236,80 @@ func TestSend_AResendJoinsItsFirstTry(t *testing.T) {
 	s.step(send(4, a))
 	s.step(appended(a, nil), "3:sent", "4:sent")
 	s.step(appended(a, nil))
+}
+
+func TestSend_ResendsOfOneMessageAreBounded(t *testing.T) {
+	a := wire.NewMessageID()
+	s := newScript(t, session.Limits{Queue: 1, InFlight: 2, Held: 4})
+	s.enter()
+	s.step(send(3, a), "run 3")
+	s.step(admitted(a))
+	s.step(send(4, a))
+	s.step(send(5, a), "5:RATE_LIMITED")
+	s.step(appended(a, nil), "3:sent", "4:sent")
+}
+
+func TestSend_WhatAwaitsTheLogIsBounded(t *testing.T) {
+	a, b, c := wire.NewMessageID(), wire.NewMessageID(), wire.NewMessageID()
+	s := newScript(t, session.Limits{Queue: 1, InFlight: 2, Held: 4})
+	s.enter()
+	s.step(send(3, a), "run 3")
+	s.step(admitted(a))
+	s.step(send(4, b), "run 4")
+	s.step(admitted(b))
+	s.step(send(5, c), "5:RATE_LIMITED")
+	s.step(appended(a, nil), "3:sent")
+	s.step(send(6, c), "run 6")
+}
+
+// The log's answer for one message comes while the next is still being checked.
+func TestSend_AnAnswerIsForItsOwnMessage(t *testing.T) {
+	a, b := wire.NewMessageID(), wire.NewMessageID()
+	s := newScript(t, session.DefaultLimits)
+	s.enter()
+	s.step(send(3, a), "run 3")
+	s.step(admitted(a))
+	s.step(send(4, b), "run 4")
+	s.step(appended(a, nil), "3:sent")
+	s.step(admitted(b))
+	s.step(appended(b, nil), "4:sent")
+}
+
+func TestSend_WhatCanNeverGoThroughHoldsNothingBack(t *testing.T) {
+	a, b := wire.NewMessageID(), wire.NewMessageID()
+	s := newScript(t, session.DefaultLimits)
+	s.enter()
+	s.step(send(3, a), "run 3")
+	s.step(admitted(a))
+	s.step(appended(a, wire.Errorf(pb.Code_CODE_TOO_LARGE, "too large")), "3:TOO_LARGE")
+	s.step(send(4, b), "run 4")
+}
+
+// One message that fails again and again while the log is away is held once.
+func TestHeldSends_OneThatFailsForLongCountsOnce(t *testing.T) {
+	a := wire.NewMessageID()
+	s := newScript(t, session.Limits{Queue: 1, InFlight: 4, Held: 2})
+	s.enter()
+	for i := range uint64(100) {
+		s.step(send(3+i, a), "run "+wire.FormatID(int64(3+i)))
+		s.step(admitted(a))
+		s.step(appended(a, away), wire.FormatID(int64(3+i))+":UNAVAILABLE")
+	}
+	s.step(send(200, a), "run 200")
+	s.step(admitted(a))
+	s.step(appended(a, nil), "200:sent")
+	s.step(send(201, wire.NewMessageID()), "run 201")
+}
+
+// Presence tells a session that was degraded once more when it is registered after all: that answers nothing.
+func TestRegistered_DegradedIsTold_AndAnsweredOnce(t *testing.T) {
+	s := newScript(t, session.DefaultLimits)
+	s.step(hello(1), "1:hello")
+	s.step(resume(2), "run 2")
+	s.step(session.Done{Entered: 1, Body: &pb.Envelope{Body: &pb.Envelope_Session{Session: &pb.SessionResponse{}}}}, "register")
+	s.step(session.Registered{Degraded: true}, "2:session degraded")
+	s.step(session.Registered{})
+	s.step(session.Compare{}, "compare")
 }
 
 func TestLogout_EndsTheSessionOnce(t *testing.T) {
