@@ -183,6 +183,40 @@ func TestServerDies_PendingIsLostAtOnceAndLinkComesBack(t *testing.T) {
 	}
 }
 
+// A process that is killed says nothing: its host's kernel closes the connection. Something may have been on its way.
+func TestClientDies_TheLinkIsLost(t *testing.T) {
+	n := newFakeNode()
+	s := startServer(t, serverOptions(n))
+	p := startPool(t, poolOptions())
+	r := startRelay(t, s.Addr())
+	if o := get(t, send(p, r.addr, numbered(0), time.Hour)); o.err != nil {
+		t.Fatal(o.err)
+	}
+	r.mu.Lock()
+	toServer := r.conns[1]
+	r.mu.Unlock()
+	if err := toServer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	n.waitFor(t, "the link is lost", func() bool { return len(n.lost) == 1 })
+}
+
+func TestPoolClosed_WithNothingUnderWay_LosesNothing(t *testing.T) {
+	n := newFakeNode()
+	s := startServer(t, serverOptions(n))
+	p := startPool(t, poolOptions())
+	if o := get(t, send(p, s.Addr(), numbered(0), time.Hour)); o.err != nil {
+		t.Fatal(o.err)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "link ended", func() bool { return testutil.ToFloat64(s.metrics.lost.WithLabelValues("gone")) == 1 })
+	if _, lost, _ := n.seen(); lost != 0 {
+		t.Errorf("%d links lost", lost)
+	}
+}
+
 func TestSend_NobodyListens(t *testing.T) {
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {

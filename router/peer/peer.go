@@ -90,6 +90,6 @@ type Handler interface {
 	Forward(link uint64, f Forward) Answer
 	Kick(k Kick)
 	// LinkLost says that this link broke: nothing more comes over it, and something may have been on its way. A link that its
-	// dialer closed in order (TLS tells the two apart), having been idle, is not lost.
+	// dialer closed with a good-bye (of TLS), having nothing under way, is not lost.
 	LinkLost(link uint64)
 }

@@ -220,7 +220,16 @@ func connect(ctx context.Context, addr string, config *tls.Config, self string, 
 func (r *remote) serve(s *session) error {
 	m := r.pool.metrics
 	raw := s.conn.NetConn()
-	defer context.AfterFunc(r.ctx, func() { abort(raw) })()
+	defer context.AfterFunc(r.ctx, func() {
+		r.mu.Lock()
+		busy := len(r.calls.byID) > 0
+		r.mu.Unlock()
+		if busy {
+			abort(raw)
+		} else {
+			_ = s.conn.Close() // with a good-bye: nothing was lost
+		}
+	})()
 	m.links.Inc()
 	defer m.links.Dec()
 	r.mu.Lock()

@@ -159,6 +159,20 @@ func abort(conn net.Conn) {
 	_ = conn.Close() // there is nobody to tell
 }
 
+// spoken is a connection that ends with a good-bye or with an error. crypto/tls takes an end between two records for a good-bye, but
+// a process that was killed says none: its host just ends the connection.
+type spoken struct{ net.Conn }
+
+var errGone = errors.New("peer: ended without a good-bye")
+
+func (c spoken) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if errors.Is(err, io.EOF) {
+		err = errGone
+	}
+	return n, err
+}
+
 // begin starts the one goroutine that serves a connection.
 func (s *Server) begin(conn net.Conn) {
 	s.mu.Lock()
@@ -189,7 +203,7 @@ func (s *Server) begin(conn net.Conn) {
 
 func (s *Server) serve(raw net.Conn) {
 	defer abort(raw)
-	l := &link{server: s, conn: tls.Server(raw, s.tls)}
+	l := &link{server: s, conn: tls.Server(spoken{raw}, s.tls)}
 	peer, err := l.handshake()
 	if err != nil {
 		if s.settle(raw) && s.ctx.Err() == nil {
