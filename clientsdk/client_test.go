@@ -265,6 +265,7 @@ func TestFolder_RestartGoesOnWhereItWas(t *testing.T) {
 		}
 	}
 	n.Say("two") // comes, but the program ends before it reads
+	waitFor(t, "the second message", func() bool { return c.Stats().Shown == 2 })
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -375,6 +375,30 @@ func TestR18_TheNextSendWaitsForTheLogToTakeTheOneBefore(t *testing.T) {
 	}
 }
 
+// Who gives frames is an event loop, with thousands of other connections: it must not wait for what a request waits for.
+func TestI6_ASlowDatabaseHoldsUpNoEventLoop(t *testing.T) {
+	r := newRig(t)
+	alice, conn, conversation := r.friends()
+	var gate sync.Mutex
+	gate.Lock()
+	r.gate.Store(&gate)
+	resend := say(conversation, "slow")
+	resend.GetSend().Resend = true
+	taken := make(chan struct{})
+	go func() {
+		r.ask(alice, 10, resend)
+		close(taken)
+	}()
+	select {
+	case <-taken:
+	case <-time.After(10 * time.Second):
+		t.Error("the frame is not taken while the database does not answer")
+	}
+	gate.Unlock()
+	<-taken
+	conn.await(func(e *pb.Envelope) bool { return e.GetId() == 10 && e.GetSent() != nil })
+}
+
 func TestMalformedFrame_EndsTheConnection(t *testing.T) {
 	r := newRig(t)
 	conn := newConn(t, 1)

@@ -131,6 +131,29 @@ func TestSubmit_WhatHasAnIDAlreadyIsAResend(t *testing.T) {
 	}
 }
 
+// A node that asks for patience gets it.
+func TestRetry_WaitsAsLongAsTheNodeAsks(t *testing.T) {
+	m, now := started()
+	x := resume.Message{Conversation: "d:1:2", ID: "0193b1a0-0000-7000-8000-000000000002", Payload: text("x")}
+	if out := m.Step(now, resume.Submit{Message: x}); count[resume.Write](out) != 1 {
+		t.Fatalf("not written: %v", out)
+	}
+	const patience = 3 * time.Second
+	busy := &wire.Error{Code: pb.Code_CODE_UNAVAILABLE, RetryAfter: patience}
+	out := m.Step(now, resume.Answered{Conversation: x.Conversation, ID: x.ID, Err: busy})
+	out = append(out, m.Step(now.Add(patience-time.Millisecond), resume.Tick{})...)
+	if count[resume.Write](out) != 0 {
+		t.Fatalf("written again too early: %v", out)
+	}
+	at := m.Wake()
+	if at.Before(now.Add(patience)) || at.After(now.Add(2*patience)) {
+		t.Fatalf("wakes after %v", at.Sub(now))
+	}
+	if out := m.Step(at, resume.Tick{}); count[resume.Write](out) != 1 {
+		t.Fatalf("not written again: %v", out)
+	}
+}
+
 func TestAccount_AnothersOutboxIsNotSent(t *testing.T) {
 	m, now := started()
 	m.Step(now, resume.Lost{})

@@ -616,6 +616,12 @@ func TestPartition_ReleaseFinishesCommitsAndEnds(t *testing.T) {
 		r.step(deliver.Release{})
 		r.pass(2*time.Second, "released")
 	})
+	t.Run("the last commit is never answered", func(t *testing.T) {
+		r := newRig(t, nil)
+		r.take(d(0), "e1")
+		r.step(deliver.Release{})
+		r.pass(2*time.Second, "released")
+	})
 	t.Run("the lease is lost meanwhile", func(t *testing.T) {
 		r := newRig(t, nil)
 		r.step(records(t, d(0)), "append 0")

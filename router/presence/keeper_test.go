@@ -530,6 +530,17 @@ func TestKeeper_UnregisterOvertakesNoRegister(t *testing.T) {
 	s.want(presence.EntriesWritten{ID: 4})
 }
 
+// An entry whose incarnation has no lease is dead for ever and may be swept: so none is written before the lease is held.
+func TestKeeper_WritesNothingBeforeTheNextLease(t *testing.T) {
+	s := newSteps(t)
+	s.want(presence.Register{Connection: 1, User: 7}, "{3 [{7 {inc 1  }}] []}")
+	s.want(presence.EntriesWritten{ID: 3, Added: []bool{true}}, "{1 false}")
+	s.now = s.now.Add(10 * time.Second)
+	s.want(presence.Tick{}, "{}", "{0 inc}", "{4 inc 10s}")
+	s.want(presence.Register{Connection: 2, User: 8})
+	s.want(presence.LeaseAnswered{ID: 4, Held: true}, "{inc}", "{5}", "{6 [{7 {inc 1  }} {8 {inc 2  }}] []}")
+}
+
 func TestKeeper_EpochChangesDuringWrite_ComparesAfterTheNext(t *testing.T) {
 	s := newSteps(t)
 	s.want(presence.Register{Connection: 1, User: 7}, "{3 [{7 {inc 1  }}] []}")
