@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.Usage = func() { fmt.Fprint(stderr, usage); flags.PrintDefaults() }
 	workers := flags.Int("workers", min(2, runtime.NumCPU()), "how many mistakes are tried at a time")
 	patience := flags.Duration("timeout", 90*time.Second, "how long the tests of one package may take")
-	seeds := flags.Int("seeds", 2000, "seeds of the simulation, where it is to catch a mistake")
+	seeds := flags.Int("seeds", 300, "seeds of the simulation, where it is to catch a mistake")
 	clean := flags.Bool("clean", true, "run the tests without any mistake first; they must pass")
 	list := flags.Bool("list", false, "print the table of README.md and do nothing else")
 	readme := flags.Bool("readme", false, "write the table into README.md and do nothing else")

@@ -155,7 +155,7 @@ func module(t *testing.T) *runner {
 		"x/x_test.go": "package x\n\nimport \"testing\"\n\nfunc TestAdd(t *testing.T) {\n\tif Add(1, 2) != 3 {\n\t\tt.Fatal()\n\t}\n}\n\n" +
 			"func TestSub(t *testing.T) {\n\tt.Run(\"zero\", func(t *testing.T) {\n\t\tif Sub(1, 0) != 1 {\n\t\t\tt.Fatal()\n\t\t}\n\t})\n}\n\n" +
 			"func TestBad(t *testing.T) {\n\tt.Fatal()\n}\n",
-		"ops/simulation/run/main.go": "package main\n\nimport (\n\t\"os\"\n\n\t\"m/x\"\n)\n\nfunc main() {\n\tif x.Add(1, 2) != 3 {\n\t\tos.Exit(1)\n\t}\n}\n",
+		"ops/simulation/run/main.go": "package main\n\nimport (\n\t\"fmt\"\n\t\"os\"\n\n\t\"m/x\"\n)\n\nfunc main() {\n\tif x.Add(1, 2) != 3 {\n\t\tfmt.Println(\"seed 7: lost\")\n\t\tos.Exit(1)\n\t}\n}\n",
 	} {
 		path := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
