@@ -27,7 +27,9 @@ type wire struct {
 	loss float64
 	rand *rand.Rand
 	sent [][]byte // packets
+	over bool     // nothing more is sent
 	late sync.WaitGroup
+	once sync.Once
 }
 
 // lost draws whether a packet is lost, and remembers it.
@@ -58,7 +60,14 @@ func (w *wire) on(t *testing.T, o Options) Options {
 		}
 		c.Transport = cable{transport, w}
 	}
-	t.Cleanup(w.late.Wait)
+	w.once.Do(func() { // of the first member, so it comes after the end of all; memberlist may still send
+		t.Cleanup(func() {
+			w.mu.Lock()
+			w.over = true
+			w.mu.Unlock()
+			w.late.Wait()
+		})
+	})
 	return o
 }
 
@@ -76,6 +85,11 @@ func (c cable) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error)
 	}
 	if c.wire.delay == 0 {
 		return c.NetTransport.WriteToAddress(b, a)
+	}
+	c.wire.mu.Lock()
+	defer c.wire.mu.Unlock()
+	if c.wire.over {
+		return time.Now(), nil
 	}
 	b = slices.Clone(b)
 	c.wire.late.Add(1)

@@ -81,12 +81,12 @@ func (n *names) answer(m *dnsmessage.Message) {
 		m.Answers = append(m.Answers, dnsmessage.Resource{Header: header, Body: body})
 	}
 	addrs, targets := n.a[name], n.srv[name]
-	switch {
-	case q.Type == dnsmessage.TypeA:
+	switch q.Type {
+	case dnsmessage.TypeA:
 		for _, a := range addrs {
 			add(&dnsmessage.AResource{A: [4]byte(net.ParseIP(a).To4())})
 		}
-	case q.Type == dnsmessage.TypeSRV:
+	case dnsmessage.TypeSRV:
 		for _, t := range targets {
 			target := dnsmessage.MustNewName("host-" + strings.ReplaceAll(t.IP.String(), ".", "-") + ".example.")
 			add(&dnsmessage.SRVResource{Port: uint16(t.Port), Target: target})
