@@ -108,7 +108,7 @@ func (w *world) startHistory(p *proc, self cluster.Member) error {
 		Leases: w.redisPort(p), Owner: self.ID,
 		Wants: func(partition int32) bool {
 			members, _ := view.Members()
-			owner, ok := cluster.Rendezvous(partition, cluster.WithRole(members, cluster.RoleHistory))
+			owner, ok := cluster.Rendezvous(partition, cluster.InOffice(members, cluster.RoleHistory))
 			return !ok || owner.ID == self.ID
 		},
 	})
@@ -278,8 +278,19 @@ func (v *view) set(who cluster.Member, here bool) {
 // Members implements cluster.Membership.
 func (v *view) Members() ([]cluster.Member, <-chan struct{}) { return v.members, v.changed }
 
-// Announce implements cluster.Membership. Nobody drains here: a router that is stopped leaves.
-func (v *view) Announce(context.Context, cluster.Member) error { return nil }
+// Announce implements cluster.Membership.
+func (v *view) Announce(_ context.Context, self cluster.Member) error {
+	m := v.p.w.view
+	m.members = slices.DeleteFunc(m.members, func(o cluster.Member) bool { return o.ID == self.ID })
+	m.members = append(m.members, self)
+	v.set(self, true)
+	for _, o := range m.views {
+		if o != v {
+			m.tell(o, self, time.Second)
+		}
+	}
+	return nil
+}
 
 // Leave implements cluster.Membership.
 func (v *view) Leave(context.Context) error { return nil }
