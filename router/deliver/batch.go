@@ -91,7 +91,7 @@ func (p *Partition) begin(records []eventlog.Record) {
 		return
 	}
 	if p.phase != idle { // a fault of the shell; nothing may be skipped
-		p.restart(p.done)
+		p.lose(LostFault)
 		return
 	}
 	last := records[len(records)-1]
@@ -231,8 +231,7 @@ func (p *Partition) appended(e Appended) {
 	}
 	p.storeEpochAt = p.now
 	if e.Epoch != p.storeEpoch {
-		p.storeEpoch = e.Epoch
-		p.restart(min(p.committed, p.history))
+		p.lose(LostStore)
 		return
 	}
 	for i, m := range b.messages {

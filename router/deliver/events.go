@@ -95,8 +95,6 @@ type (
 	Push struct{ Records []PushRecord }
 	// Commit commits an offset: all below it was done.
 	Commit struct{ Offset int64 }
-	// Restart begins to read anew at From: stored data was lost.
-	Restart struct{ From int64 }
 	// Lost ends the partition here: it is not ours any more, and nothing may be committed. Nothing follows.
 	Lost struct{ Reason LostReason }
 	// Released ends the partition here, after Release: the lease can be given up. Nothing follows.
@@ -112,6 +110,11 @@ const (
 	LostStale LostReason = "stale"
 	// LostLease: the lease has ended, or was not renewed in time.
 	LostLease LostReason = "lease"
+	// LostStore: Redis lost its data, and the lease with it: whose the partition is now is not known. Who owns it next appends all to the
+	// recents again that the database does not have. An owner that went on meanwhile would leave recents with holes.
+	LostStore LostReason = "store"
+	// LostFault: the shell gave records while others were on their way.
+	LostFault LostReason = "fault"
 )
 
 func (Refill) effect()        {}
@@ -120,7 +123,6 @@ func (Locate) effect()        {}
 func (Send) effect()          {}
 func (Push) effect()          {}
 func (Commit) effect()        {}
-func (Restart) effect()       {}
 func (Lost) effect()          {}
 func (Released) effect()      {}
 
@@ -138,5 +140,4 @@ type Stats struct {
 	TailLost   int // prevs made unknown since the recents had lost what was appended
 	Refills    int
 	Retries    int
-	Restarts   int
 }

@@ -18,7 +18,7 @@ type metrics struct {
 	takeovers                 prometheus.Counter
 	lost                      *prometheus.CounterVec // reason
 	suspected, skipped        prometheus.Counter
-	retries, restarts         prometheus.Counter
+	retries                   prometheus.Counter
 	refills, tailLost         prometheus.Counter
 	pushDropped               prometheus.Counter
 }
@@ -65,11 +65,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		halted:      gauge("halted", "Partitions that are stopped since the log is not the one that was known."),
 		suspects:    gauge("suspect_nodes", "Nodes given up, summed over partitions."),
 		takeovers:   counter("takeovers_total", "Partitions taken over."),
-		lost:        vec("partitions_lost_total", "Partitions lost, by reason.", "reason", string(LostStale), string(LostLease), lostLog),
+		lost:        vec("partitions_lost_total", "Partitions lost, by reason.", "reason", string(LostStale), string(LostLease), string(LostStore), string(LostFault), lostLog),
 		suspected:   counter("nodes_suspected_total", "Times that a node did not answer in time and was given up."),
 		skipped:     counter("frames_skipped_total", "Frames to nodes that were given up or not sent."),
 		retries:     counter("retries_total", "Stages put off since Redis or the log did not answer."),
-		restarts:    counter("restarts_total", "Times that a partition went back since Redis lost its data."),
 		refills:     counter("refills_total", "Times that the log was read again to fill the dedupe window, at a takeover or for resends that reach below it."),
 		tailLost:    counter("recents_tail_lost_total", "Messages whose prev was made unknown since the recents lack what was appended."),
 		pushDropped: counter("push_dropped_total", "Push records that the log will never take."),
@@ -94,7 +93,6 @@ func (m *metrics) count(s Stats) {
 	add(m.suspected, s.Suspected)
 	add(m.skipped, s.Skipped)
 	add(m.retries, s.Retries)
-	add(m.restarts, s.Restarts)
 	add(m.refills, s.Refills)
 	add(m.tailLost, s.TailLost)
 }

@@ -12,14 +12,18 @@ type Config struct {
 	Partition   int32
 	LogEpoch    uint32
 	RouterEpoch uint64
-	// Start is the lower of what was committed and History, the history offset. It is committed when the partition begins, even
-	// if that is down: see restart.
+	// Start is the lower of what was committed and History, the history offset. Where it is lower than what was committed it is
+	// committed before the partition begins. So a commit always says that all from there on was appended to the recents as they
+	// are now, or is to be. If not, an owner that died half-way would leave recents with a hole: by then history may be above it,
+	// so that the next owner starts behind the hole, and the first message there would get what is before the hole as its prev.
 	Start, History int64
-	// StoreEpoch is the life of the stored data, asked for at takeover: whatever is lost later shows.
+	// StoreEpoch is the life of the stored data, asked for at takeover: whatever is lost later shows, and ends the partition.
 	StoreEpoch string
 	// End is the log's end at takeover: what lies below was perhaps delivered by the owner before, though not committed.
 	End int64
-	// StoreLost: the stored data was lost not long ago, so what was delivered may be in no recents until it is done again.
+	// StoreLost: the stored data was lost not long ago, so what was delivered may be in no recents until it is done again. What nodes
+	// got is not handed on again there, by their marks: a session that came between the loss and the end of this may have read heads
+	// that lack something, and does not get it either. So at the end, when all below End is done again, all are told to compare.
 	StoreLost bool
 	// Rand gives jitter, in [0,1).
 	Rand func() float64
@@ -59,13 +63,12 @@ const (
 	locating
 	forwarding
 	pushing
-	rewinding // a commit down is awaited, before a Restart
-	leaving   // the last commit is awaited
+	leaving // the last commit is awaited
 	ended
 )
 
 func (p phase) String() string {
-	return [...]string{"idle", "refill", "append", "locate", "forward", "push", "rewind", "leave", "ended"}[p]
+	return [...]string{"idle", "refill", "append", "locate", "forward", "push", "leave", "ended"}[p]
 }
 
 // Partition is the delivery of one partition by one owner. It takes one batch of records at a time through its phases; the
@@ -91,7 +94,7 @@ type Partition struct {
 
 	storeEpoch   string
 	storeEpochAt time.Time // when it was last known to be that
-	redo         int64     // what is below is done again since stored data was lost; 0: nothing
+	redo         int64     // what is below is done again since stored data had been lost; 0: nothing
 	history      int64
 	settled      settling
 	window       window
@@ -241,9 +244,6 @@ func (p *Partition) ask() {
 		p.emit(Locate{Users: b.users})
 	case pushing:
 		p.emit(Push{Records: b.push})
-	case rewinding:
-		p.asked, p.inCommit = p.done, true
-		p.emit(Commit{Offset: p.done})
 	case idle, forwarding, leaving, ended:
 	}
 }
@@ -322,14 +322,7 @@ func (p *Partition) committedUpTo(e Committed) {
 	} else {
 		p.committed = e.Offset
 	}
-	switch {
-	case p.phase == rewinding && p.committed == p.done:
-		p.rewound()
-	case p.phase == rewinding && e.Err != nil:
-		p.failed()
-	case p.phase == rewinding: // that was one from before
-		p.ask()
-	case p.phase == leaving && (e.Err != nil || !p.commitDue()):
+	if p.phase == leaving && (e.Err != nil || !p.commitDue()) {
 		p.end(Released{})
 	}
 }
@@ -375,51 +368,6 @@ func (p *Partition) stored(e Stored) {
 	}
 	p.storeEpochAt = e.Asked
 	if e.Epoch != p.storeEpoch {
-		p.storeEpoch = e.Epoch
-		p.restart(min(p.committed, p.history))
-	}
-}
-
-// restart goes back to where the database ends, since the recents are to hold what it does not have. (Also below what is
-// committed: that is no promise about recents that were lost.)
-//
-// That offset is committed first. So a commit always says that all from there on will be appended to the recents as they
-// are now. If not, an owner that died half-way would leave recents with a hole: by then history may be above it, so that the
-// next owner starts behind the hole, and the first message there would get what is before the hole as its prev.
-//
-// What nodes got is not handed on again there, by their marks. So a session that came between the loss and the end of this
-// may have read heads that lack something, and does not get it either: at the end all are told to compare.
-func (p *Partition) restart(from int64) {
-	if p.phase == leaving || p.phase == rewinding {
-		return // the next owner starts there anyway; nothing was appended since
-	}
-	p.stats.Restarts++
-	from = min(from, p.done)
-	p.redo = max(p.redo, p.done, p.c.End)
-	if p.phase >= forwarding {
-		p.redo = max(p.redo, p.batch.next)
-	}
-	p.done = from
-	p.last = newLastSeqs(p.c.Conversations)
-	p.window = newWindow(from, p.c.Window) // filled again in order
-	p.fill(from)
-	p.abandon()
-	if p.committed <= from && !p.inCommit {
-		p.rewound()
-		return
-	}
-	p.phase, p.fails = rewinding, 0
-	if !p.inCommit {
-		p.ask()
-	}
-}
-
-// rewound goes on from done.
-func (p *Partition) rewound() {
-	p.phase, p.asked = idle, p.committed
-	p.emit(Restart{From: p.done})
-	p.redone()
-	if !p.releaseBy.IsZero() {
-		p.leave()
+		p.lose(LostStore)
 	}
 }

@@ -166,8 +166,6 @@ func name(e deliver.Effect) string {
 		return fmt.Sprintf("commit %d", e.Offset)
 	case deliver.Refill:
 		return fmt.Sprintf("refill %d-%d", e.From, e.To)
-	case deliver.Restart:
-		return fmt.Sprintf("restart %d", e.From)
 	case deliver.Lost:
 		return "lost " + string(e.Reason)
 	case deliver.Released:

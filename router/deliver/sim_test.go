@@ -211,11 +211,6 @@ func (w *world) step(e deliver.Event) {
 		case deliver.Commit:
 			w.checkDone(e.Offset)
 			r.todo = append(r.todo, e)
-		case deliver.Restart:
-			r.at, r.todo = e.From, slices.DeleteFunc(r.todo, func(e deliver.Effect) bool {
-				_, commit := e.(deliver.Commit)
-				return !commit
-			})
 		case deliver.Lost, deliver.Released:
 			w.retire()
 			return

@@ -54,8 +54,7 @@ type worker struct {
 
 	// Owned by the worker.
 	p       *Partition
-	reader  eventlog.Reader // nil: to be opened at from
-	from    int64
+	reader  eventlog.Reader // set by takeOver
 	readCtx context.Context // ended by an urgent event
 	endRead context.CancelFunc
 	unread  []eventlog.Record
@@ -210,7 +209,7 @@ func (w *worker) prepare(ctx context.Context) (Config, error) {
 	if _, c.End, err = o.Log.Bounds(ctx, topic, w.partition); err != nil {
 		return c, fmt.Errorf("bounds: %w", err)
 	}
-	// Down: see Partition.restart. And the first time: who comes after an owner that died before its first commit would else take all
+	// Down: see Config.Start. And the first time: who comes after an owner that died before its first commit would else take all
 	// that history has by then for delivered.
 	if c.Start < at || !ever {
 		if err := o.Log.Commit(ctx, Group, topic, map[int32]int64{w.partition: c.Start}); err != nil {
@@ -229,7 +228,7 @@ func (w *worker) prepare(ctx context.Context) (Config, error) {
 
 func (w *worker) deliver(ctx context.Context, c Config) {
 	now := w.now()
-	w.p, w.from, w.phaseAt = NewPartition(now, c), c.Start, now
+	w.p, w.phaseAt = NewPartition(now, c), now
 	w.readCtx, w.endRead = context.WithCancel(ctx)
 	defer func() { w.endRead(); w.closeReader() }()
 	w.live.Store(true)
@@ -325,29 +324,15 @@ func (w *worker) read() ([]eventlog.Record, error) {
 		ctx, cancel = w.r.o.Clock.WithTimeout(ctx, at.Sub(w.now()))
 		defer cancel()
 	}
-	records, err := w.readFrom(ctx)
+	records, err := w.reader.Next(ctx)
 	if err != nil && ctx.Err() != nil {
 		return nil, errInterrupted
 	}
 	return records, err
 }
 
-func (w *worker) readFrom(ctx context.Context) ([]eventlog.Record, error) {
-	if w.reader == nil {
-		r, err := w.r.o.Log.Open(ctx, chat.TopicMessages, w.partition, w.from)
-		if err != nil {
-			return nil, fmt.Errorf("open log: %w", err)
-		}
-		w.reader = r
-	}
-	return w.reader.Next(ctx)
-}
-
 func (w *worker) closeReader() {
-	if w.reader != nil {
-		_ = w.reader.Close() // nothing of it is used any more
-		w.reader = nil
-	}
+	_ = w.reader.Close() // nothing of it is used any more
 }
 
 // step gives the partition an event, after what it must know first, and carries out what follows, until nothing more does
@@ -438,10 +423,6 @@ func (w *worker) carryOut(ctx context.Context, e Effect) {
 		w.r.commits.put(w, e.Offset, w.p.phase == leaving)
 	case Refill:
 		w.refill(ctx, e)
-	case Restart:
-		w.log.Warn("Redis lost its data: delivering again from where the database ends", zap.Int64("from", e.From))
-		w.closeReader()
-		w.from, w.unread = e.From, nil
 	case Lost, Released:
 		w.end = e
 	}
