@@ -538,7 +538,10 @@ func TestKeeper_WritesNothingBeforeTheNextLease(t *testing.T) {
 	s.now = s.now.Add(10 * time.Second)
 	s.want(presence.Tick{}, "{}", "{0 inc}", "{4 inc 10s}")
 	s.want(presence.Register{Connection: 2, User: 8})
-	s.want(presence.LeaseAnswered{ID: 4, Held: true}, "{inc}", "{5}", "{6 [{7 {inc 1  }} {8 {inc 2  }}] []}")
+	s.want(presence.LeaseAnswered{ID: 4, Held: true}, "{inc}", "{5}")
+	// Nor before the epoch is known again: it has changed, and all is written once, not before and after.
+	s.want(presence.EpochAnswered{ID: 5, Epoch: "e2"}, "{6 [{7 {inc 1  }} {8 {inc 2  }}] []}")
+	s.want(presence.EntriesWritten{ID: 6, Added: []bool{true, true}}, "{2 false}", "{[1]}")
 }
 
 func TestKeeper_EpochChangesDuringWrite_ComparesAfterTheNext(t *testing.T) {
