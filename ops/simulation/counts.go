@@ -14,8 +14,8 @@ func mustHappen() []string {
 		"clients that lost nothing", "appends refused", "appends lost", "appends written late", "appends written twice",
 		"appends written, answer lost", "appends truncated at a change of leader", "appends failed behind another",
 		// How the product met it.
-		"handovers", "takeovers", "windows filled again", "leases lost", "partitions lost", "frames of stale routers refused",
-		"frames for another incarnation", "nodes suspected", "frames skipped", "restarts for lost data", "commits down",
+		"handovers", "takeovers", "windows filled again", "leases lost", "partitions lost: lease", "partitions lost: store", "partitions lost: stale", "frames of stale routers refused",
+		"frames for another incarnation", "nodes suspected", "frames skipped", "commits down",
 		"stages tried again by routers", "routers stopped in order", "duplicates dropped by routers", "copies in the log",
 		"duplicates dropped by history", "batches with duplicates", "history writers fenced", "history tried again",
 		"duplicates dropped by clients", "deliveries held for earlier ones", "shown by history", "pages fetched", "heads compared",

@@ -26,8 +26,7 @@ var wantedMetrics = map[string]string{
 	"future_router_takeovers_total":         "takeovers",
 	"future_router_duplicates_total":        "duplicates dropped by routers",
 	"future_router_refills_total":           "windows filled again",
-	"future_router_restarts_total":          "restarts for lost data",
-	"future_router_partitions_lost_total":   "partitions lost",
+	"future_router_partitions_lost_total":   "partitions lost:",
 	"future_router_nodes_suspected_total":   "nodes suspected",
 	"future_router_frames_skipped_total":    "frames skipped",
 	"future_router_retries_total":           "stages tried again by routers",
@@ -62,9 +61,14 @@ func (r *registry) count(w *world) {
 		close(metrics)
 		for m := range metrics {
 			var out dto.Metric
-			if m.Write(&out) == nil {
-				w.counts[r.wanted[i]] += int(out.GetCounter().GetValue())
+			if m.Write(&out) != nil {
+				continue
 			}
+			as := r.wanted[i]
+			if strings.HasSuffix(as, ":") { // told apart by label
+				as += " " + out.GetLabel()[0].GetValue()
+			}
+			w.counts[as] += int(out.GetCounter().GetValue())
 		}
 	}
 }
