@@ -150,6 +150,15 @@ func (c *Client) AnswerFriend(ctx context.Context, name string, accept bool) err
 	}})
 }
 
+// RemoveFriend ends a friendship. When it returns nil no node takes a message between the two any more, and neither is sent one. That
+// takes some 12 seconds if a node of the cluster has just died. After ErrUnavailable or ErrDisconnected the removal is perhaps under
+// way: asking again waits for the rest of it, and gets ErrNotFound if it was done.
+func (c *Client) RemoveFriend(ctx context.Context, name string) error {
+	return c.do(ctx, "remove friend", &pb.Envelope{Body: &pb.Envelope_RemoveFriend{
+		RemoveFriend: &pb.RemoveFriendRequest{Name: name},
+	}})
+}
+
 func (c *Client) do(ctx context.Context, op string, e *pb.Envelope) error {
 	if _, err := c.loop.call(ctx, e, callOnce); err != nil {
 		return fmt.Errorf("%s: %w", op, err)

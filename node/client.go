@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"slices"
 	"sync"
 
 	"go.uber.org/zap"
@@ -22,7 +23,7 @@ type Client struct {
 	held    [][]byte     // answers that found no room, in order
 	next    *session.Run // what is to be run when they have gone, so that there are never many
 	// prepared is the send that runs, once it was checked; set before session.Prepared is posted.
-	prepared chat.Record
+	prepared prepared
 
 	mu      sync.Mutex
 	events  []session.Event // nil: there is room for what is held
@@ -36,6 +37,9 @@ type Client struct {
 	behind bool // a delivery found no room: the client must compare heads once there is some
 	untold bool // so did the word to compare
 	stuck  bool // so did an answer
+	// late are answers of the log that wait for a look at the database, while looking.
+	late    []logged
+	looking bool
 }
 
 const (
@@ -121,9 +125,7 @@ func (c *Client) work() {
 		if next == nil {
 			c.release()
 		} else {
-			for _, effect := range c.session.Step(c.node.opts.Clock.Now(), next) {
-				c.carryOut(effect)
-			}
+			c.step(next)
 		}
 		c.mu.Lock()
 	}
@@ -131,10 +133,28 @@ func (c *Client) work() {
 	c.mu.Unlock()
 }
 
+// prepared is a send that was checked, and the node's life in which it was.
+type prepared struct {
+	chat.Sending
+	life string
+}
+
 // prepare says that a checked send may go to the log.
-func (c *Client) prepare(r chat.Record) {
-	c.prepared = r
+func (c *Client) prepare(p prepared) {
+	c.prepared = p
 	c.post(session.Prepared{})
+}
+
+// step runs one event. A send that was checked and does not go to the log after all gives its permit back.
+func (c *Client) step(e session.Event) {
+	effects := c.session.Step(c.node.opts.Clock.Now(), e)
+	if _, checked := e.(session.Prepared); checked && !slices.Contains(effects, session.Effect(session.Append{})) {
+		c.prepared.Permit.Release()
+		c.prepared = prepared{} // before the effects: the next may be prepared by them
+	}
+	for _, effect := range effects {
+		c.carryOut(effect)
+	}
 }
 
 // hasFailed reports whether a failed append is told that the session has not been given yet.

@@ -19,6 +19,7 @@ type metrics struct {
 	compares  prometheus.Counter
 	forwards  *prometheus.CounterVec
 	appends   prometheus.Histogram
+	looks     *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -52,13 +53,16 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name: "future_node_append_seconds", Help: "From handing a message to the log to its durable answer.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
+		looks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "future_node_looks_total", Help: "Messages in the log whose sender's right was looked at again, as the node had no lease throughout: allowed, ended, unknown.",
+		}, []string{"result"}),
 	}
 	if r == nil {
 		return m, nil
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.sessions, m.requests, m.refused, m.closed, m.delivered, m.leftOut, m.compares, m.forwards, m.appends,
+		m.sessions, m.requests, m.refused, m.closed, m.delivered, m.leftOut, m.compares, m.forwards, m.appends, m.looks,
 	} {
 		errs = append(errs, r.Register(c))
 	}

@@ -73,7 +73,7 @@ type Log interface {
 type Options struct {
 	Name    string
 	Cluster string
-	// Topic is what is known of the log: partitions and epoch.
+	// Topic is what is known of the log: partitions, epoch, and what is in the database.
 	Topic eventlog.State
 
 	Service  *chat.Service
@@ -110,7 +110,10 @@ type Node struct {
 	work    chan job
 	entry   chan job     // log-ins: they hash passwords, and must not hold up the rest
 	returns chan job     // sessions that go on: thousands at a time when another node dies
+	slow    chan job     // removals: they may wait for nodes that died
 	relief  chan *Client // whose events go on elsewhere (see Client.work)
+	again   chan *Client // whose answers wait for a look at the database (see Client.logAnswered)
+	ends    ends
 	workers sync.WaitGroup
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
@@ -154,7 +157,7 @@ func New(o Options) (*Node, error) {
 		relief = make(chan *Client, o.Queue)
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
-	return &Node{
+	n := &Node{
 		opts: o, log: o.Logger, metrics: m,
 		hello: session.Hello{
 			Node: o.Name, Cluster: o.Cluster, Epoch: o.Topic.Epoch, MaxFrame: uint32(o.MaxFrame),
@@ -162,10 +165,15 @@ func New(o Options) (*Node, error) {
 		},
 		work: make(chan job, o.Queue), entry: make(chan job, o.Queue), returns: make(chan job, returnQueue),
 		relief: relief,
+		slow:   make(chan job, o.Queue),
+		again:  make(chan *Client, o.Queue),
+		ends:   make(ends, o.Topic.Partitions),
 		ctx:    ctx, cancel: cancel,
 		clients: map[uint64]*Client{},
 		inbox:   deliver.NewInbox(),
-	}, nil
+	}
+	n.LogSeen(o.Topic.Seen)
+	return n, nil
 }
 
 const (
@@ -174,6 +182,9 @@ const (
 	// returnWorkers is how many sessions go on at a time, and returnQueue how many may wait to: those of a whole node.
 	returnWorkers, returnQueue = 16, 16384
 )
+
+// slowWorkers is how many removals run at a time.
+const slowWorkers = 16
 
 // reliefWorkers run events of connections that have more of them than one turn; none of it waits for anything.
 const reliefWorkers = 2
@@ -213,6 +224,12 @@ func (n *Node) Start(p Presence) {
 	}
 	for range returnWorkers {
 		n.workers.Go(func() { n.serve(n.returns) })
+	}
+	for range slowWorkers {
+		n.workers.Go(func() { n.serve(n.slow) })
+	}
+	for range lookers {
+		n.workers.Go(n.look)
 	}
 	for range reliefWorkers {
 		n.workers.Go(n.relieved)

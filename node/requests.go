@@ -21,6 +21,9 @@ import (
 // requestTimeout bounds one request, so that a dependency that does not answer holds no worker for long.
 const requestTimeout = 5 * time.Second
 
+// removalTimeout bounds a removal, which may have to wait until a node that does not answer has surely lost its lease.
+const removalTimeout = 18 * time.Second
+
 // retryAfter is told with what may work later.
 const retryAfter = 500 * time.Millisecond
 
@@ -30,13 +33,14 @@ func (n *Node) run(c *Client, r session.Run) {
 	switch b := r.Request.GetBody().(type) {
 	case *pb.Envelope_Send:
 		if !b.Send.GetResend() {
-			m, decided, err := n.opts.Service.PrepareCached(c.account().Account, b.Send)
+			basis := n.basis(b.Send.GetConversation())
+			s, decided, err := n.opts.Service.PrepareCached(basis, c.account().Account, b.Send)
 			if err != nil {
 				c.post(session.Done{Err: n.told(r.Request, err)})
 				return
 			}
 			if decided {
-				c.prepare(chat.Record{Kind: chat.KindMessage, Message: m})
+				c.prepare(prepared{s, basis.Life})
 				return
 			}
 		}
@@ -44,6 +48,8 @@ func (n *Node) run(c *Client, r session.Run) {
 		queue = n.entry
 	case *pb.Envelope_Resume:
 		queue = n.returns
+	case *pb.Envelope_RemoveFriend:
+		queue = n.slow
 	}
 	if n.opts.Execute != nil {
 		n.opts.Execute(func() { n.do(job{c, r}) })
@@ -70,7 +76,11 @@ func (n *Node) serve(queue <-chan job) {
 }
 
 func (n *Node) do(j job) {
-	ctx, cancel := n.opts.Clock.WithTimeout(n.ctx, requestTimeout)
+	patience := requestTimeout
+	if j.run.Request.GetRemoveFriend() != nil {
+		patience = removalTimeout
+	}
+	ctx, cancel := n.opts.Clock.WithTimeout(n.ctx, patience)
 	defer cancel()
 	began := n.opts.Clock.Now()
 	done, err := n.answer(ctx, j.client, j.run)
@@ -133,6 +143,9 @@ func (n *Node) answer(ctx context.Context, c *Client, r session.Run) (session.Ev
 	case *pb.Envelope_AnswerFriend:
 		out, err := s.AnswerFriend(ctx, who.Account, b.AnswerFriend)
 		return n.changed(ctx, out, err)
+	case *pb.Envelope_RemoveFriend:
+		out, err := s.RemoveFriend(ctx, who.Account, b.RemoveFriend)
+		return n.removed(ctx, out, err)
 	case *pb.Envelope_ListFriends:
 		friends, err := n.friends(ctx, who.Account)
 		if err != nil {
@@ -217,6 +230,21 @@ func (n *Node) changed(ctx context.Context, out chat.Outgoing, err error) (sessi
 	return ok(), nil
 }
 
+// removed is changed for what ends a right: it is answered only when the log has it, after which nothing comes of what it forbids. It
+// has been decided all the same: if this fails the sweeper goes on, and whoever asks again joins.
+func (n *Node) removed(ctx context.Context, out chat.Outgoing, err error) (session.Event, error) {
+	if err != nil {
+		return nil, err
+	}
+	if err := n.opts.Outbox.Publish(ctx, out.Message.GetConversation(), out.Version); err != nil {
+		pending := &wire.Error{
+			Code: pb.Code_CODE_UNAVAILABLE, RetryAfter: retryAfter, Message: "the removal is under way, and not everywhere yet",
+		}
+		return nil, &chat.Failure{Answer: pending, Op: "removal", Cause: err}
+	}
+	return ok(), nil
+}
+
 func (n *Node) friends(ctx context.Context, who chat.Account) ([]*pb.Friend, error) {
 	friends, err := n.opts.Service.ListFriends(ctx, who.ID)
 	if err != nil || len(friends) == 0 {
@@ -239,24 +267,26 @@ func (n *Node) friends(ctx context.Context, who chat.Account) ([]*pb.Friend, err
 
 // send checks a message that needs I/O to be checked, and hands it to the log.
 func (n *Node) send(ctx context.Context, c *Client, who chat.Account, r *pb.SendRequest) (session.Event, error) {
-	m, err := n.opts.Service.PrepareSend(ctx, who, r)
-	if err != nil {
-		return nil, err
-	}
-	record := chat.Record{Kind: chat.KindMessage, Message: m}
+	var sent chat.Sent
 	if r.GetResend() {
-		sent, err := n.opts.Service.FindSent(ctx, m)
-		if err != nil {
+		// Before its rules: what was stored had been allowed, whatever has ended since.
+		var err error
+		if sent, err = n.opts.Service.FindSent(ctx, who, r); err != nil {
 			return nil, err
 		}
 		if sent.Found {
 			return body(&pb.Envelope{Body: &pb.Envelope_Sent{Sent: &pb.SendResponse{
-				ClientMsgId: m.GetClientMsgId(), Seq: sent.Seq, TimeMs: sent.TimeMs,
+				ClientMsgId: r.GetClientMsgId(), Seq: sent.Seq, TimeMs: sent.TimeMs,
 			}}}), nil
 		}
-		record.Resend, record.SearchFrom = true, sent.SearchFrom
 	}
-	c.prepared = record
+	basis := n.basis(r.GetConversation())
+	s, err := n.opts.Service.PrepareSend(ctx, basis, who, r)
+	if err != nil {
+		return nil, err
+	}
+	s.Record.Resend, s.Record.SearchFrom = r.GetResend(), sent.SearchFrom
+	c.prepared = prepared{s, basis.Life}
 	return session.Prepared{}, nil
 }
 
@@ -266,6 +296,9 @@ func (n *Node) send(ctx context.Context, c *Client, who chat.Account, r *pb.Send
 // Nor may it overtake one that has failed. The log refuses what comes while it tells of a failure; once it has told, the session must
 // know. So a failure that is told but that the session has not been given goes first, and none is told to its end while this is
 // between looking for such and the log.
+//
+// It is acknowledged without more only if the node held its lease as it was from before the right was checked until the log had
+// answered: whoever removes somebody waits for such a node. Else the right is looked at once more.
 func (n *Node) append(c *Client) {
 	c.appending.Lock()
 	defer c.appending.Unlock()
@@ -273,9 +306,9 @@ func (n *Node) append(c *Client) {
 		c.post(session.Prepared{})
 		return
 	}
-	r := c.prepared
-	c.prepared = chat.Record{}
-	m := r.Message
+	s := c.prepared
+	c.prepared = prepared{}
+	r, m := s.Record, s.Record.Message
 	answer := session.Appended{Conversation: m.GetConversation(), ClientMsgID: m.GetClientMsgId()}
 	entry, err := r.Entry(n.opts.Topic.Partitions)
 	var handing atomic.Bool // the log may answer before Append returns
@@ -285,19 +318,26 @@ func (n *Node) append(c *Client) {
 		began := n.opts.Clock.Now()
 		err = n.opts.Log.Append(entry, func(at eventlog.Appended, err error) {
 			n.metrics.appends.Observe(n.opts.Clock.Now().Sub(began).Seconds())
+			s.Permit.Release()
 			if err != nil {
 				answer.Err = appendError(err)
 			} else {
+				n.ends.raise(entry.Partition, at.Offset+1)
 				answer.Seq, answer.Time = eventlog.Seq(n.opts.Topic.Epoch, at.Offset), at.Time
 			}
-			c.post(answer)
-			if err != nil && !handing.Load() {
+			if err == nil {
+				c.logAnswered(logged{answer, r, s.life == "" || s.life != n.presence.Incarnation()})
+				return
+			}
+			c.post(answer) // also before those that wait for a look: it is no acknowledgement, and holds back what comes later
+			if !handing.Load() {
 				c.appending.Lock()
 				c.appending.Unlock() //nolint:staticcheck // only to have an append that is being handed over be over
 			}
 		})
 	}
 	if err != nil {
+		s.Permit.Release()
 		c.post(session.Done{Err: appendError(err)})
 		return
 	}

@@ -26,6 +26,7 @@ func commands() []command {
 		{"/add", "NAME GREETING", "ask somebody to be friends", 1, (*terminal).add},
 		{"/accept", "NAME", "become friends with who asks", 1, accept(true)},
 		{"/reject", "NAME", "turn somebody down", 1, accept(false)},
+		{"/remove", "NAME", "end a friendship; what was said stays readable", 1, (*terminal).remove},
 		{"/friends", "", "your friends, who is online, who asks", 0, (*terminal).listFriends},
 		{"/unread", "", "your chats and what is unread", 0, (*terminal).listUnread},
 		{"/history", "[N]", "the last N messages of this chat (20)", 0, (*terminal).history},
@@ -142,6 +143,15 @@ func accept(yes bool) func(*terminal, context.Context, string) error {
 		}
 		return nil
 	}
+}
+
+func (t *terminal) remove(ctx context.Context, args string) error {
+	name := strings.Trim(args, `"`)
+	if err := t.client.RemoveFriend(ctx, name); err != nil {
+		return err
+	}
+	t.say("you and %s are no longer friends", visible(name))
+	return t.loadFriends(ctx)
 }
 
 func (t *terminal) loadFriends(ctx context.Context) error {

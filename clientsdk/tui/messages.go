@@ -140,7 +140,7 @@ func (t *terminal) notice(ctx context.Context, m future.Message) {
 		}
 	case n.Change == future.FriendRejected && !mine:
 		t.say("%s turned you down", by)
-	case n.Change == future.FriendRemoved:
+	case n.Change == future.FriendRemoved && !mine:
 		t.say("%s ended the friendship with %s", by, to)
 	}
 }

@@ -36,7 +36,7 @@ func size(r eventlog.Record) int {
 func makeBatch(topic string, epoch uint32, from int64, records []eventlog.Record) chat.Batch {
 	last := records[len(records)-1]
 	b := chat.Batch{Topic: topic, Partition: last.Partition, From: from, Next: last.Offset + 1}
-	b.Messages = make([]*pb.Message, 0, len(records))
+	b.Messages, b.Checks = make([]*pb.Message, 0, len(records)), make([]chat.Check, 0, len(records))
 	for _, r := range records {
 		parsed, err := chat.ParseRecord(epoch, r)
 		if err == nil {
@@ -44,6 +44,7 @@ func makeBatch(topic string, epoch uint32, from int64, records []eventlog.Record
 		}
 		if err == nil {
 			b.Messages = append(b.Messages, parsed.Message)
+			b.Checks = append(b.Checks, chat.Check{Checked: parsed.Checked, Version: parsed.Version})
 			continue
 		}
 		b.Dead = append(b.Dead, chat.DeadRecord{

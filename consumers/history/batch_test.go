@@ -84,3 +84,18 @@ func TestTake_KeepsTheBounds(t *testing.T) {
 		t.Error("none of none")
 	}
 }
+
+func TestMakeBatch_SaysWhatWasChecked(t *testing.T) {
+	checked, err := chat.Record{Kind: chat.KindMessage, Message: message("d:1:2", 1, "x"), Checked: true, Version: 7, CheckedFrom: 3}.Entry(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := []eventlog.Record{
+		record(t, 5, chat.KindMessage, message("d:1:2", 1, "x")), {Offset: 6, Value: []byte("dead")},
+		{Offset: 7, Key: checked.Key, Value: checked.Value, Headers: checked.Headers},
+	}
+	b := makeBatch("t", 1, 5, records)
+	if len(b.Messages) != 2 || len(b.Checks) != 2 || b.Checks[0] != (chat.Check{}) || b.Checks[1] != (chat.Check{Checked: true, Version: 7}) {
+		t.Errorf("%v with %+v", b.Messages, b.Checks)
+	}
+}

@@ -21,7 +21,7 @@ const Group = "future-history"
 
 // Store is what history needs of the database; see chat.Store.
 type Store interface {
-	WriteBatch(ctx context.Context, b chat.Batch) (duplicates, differing int, err error)
+	WriteBatch(ctx context.Context, b chat.Batch) (chat.Written, error)
 	LogState(ctx context.Context, topic string) (eventlog.State, error)
 }
 

@@ -248,15 +248,15 @@ type faulty struct {
 	chance func() bool
 }
 
-func (f faulty) WriteBatch(ctx context.Context, b chat.Batch) (int, int, error) {
+func (f faulty) WriteBatch(ctx context.Context, b chat.Batch) (chat.Written, error) {
 	if f.chance() {
-		return 0, 0, fmt.Errorf("before: %w", errFault)
+		return chat.Written{}, fmt.Errorf("before: %w", errFault)
 	}
-	d, diff, err := f.Store.WriteBatch(ctx, b)
+	w, err := f.Store.WriteBatch(ctx, b)
 	if err == nil && f.chance() {
-		return 0, 0, fmt.Errorf("after: %w", errFault)
+		return chat.Written{}, fmt.Errorf("after: %w", errFault)
 	}
-	return d, diff, err
+	return w, err
 }
 
 func (f faulty) LogState(ctx context.Context, topic string) (eventlog.State, error) {
@@ -361,7 +361,7 @@ func TestRun_APartitionThatLostRecordsHaltsAlone(t *testing.T) {
 	}
 
 	// An operator decides to take what is there from where it was lost, in a new epoch.
-	if _, _, err := w.store.WriteBatch(t.Context(), chat.Batch{Topic: chat.TopicMessages, Partition: lost, From: end, Next: end - 3}); err != nil {
+	if _, err := w.store.WriteBatch(t.Context(), chat.Batch{Topic: chat.TopicMessages, Partition: lost, From: end, Next: end - 3}); err != nil {
 		t.Fatal(err)
 	}
 	w.remember(2)

@@ -11,6 +11,7 @@ type metrics struct {
 	batches    prometheus.Counter
 	duplicates prometheus.Counter
 	differing  prometheus.Counter
+	invalid    prometheus.Counter
 	dead       prometheus.Counter
 	fenced     prometheus.Counter
 	retries    *prometheus.CounterVec
@@ -28,6 +29,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		batches:    counter("future_history_batches_total", "Transactions that stored a batch."),
 		duplicates: counter("future_history_duplicates_total", "Messages whose identity was stored before."),
 		differing:  counter("future_history_differing_total", "Duplicates with other content than what is stored."),
+		invalid:    counter("future_history_invalid_total", "Messages passed over, since the sender's right to write had ended before them in the log."),
 		dead:       counter("future_history_dead_records_total", "Records stored as they are, since they could not be read."),
 		fenced:     counter("future_history_fenced_total", "Batches that another writer had stored before."),
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -43,7 +45,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name: "future_history_halted", Help: "1: the log is not the one that is remembered; an operator must decide.",
 		}, []string{"partition"}),
 	}
-	for _, c := range []prometheus.Collector{m.messages, m.batches, m.duplicates, m.differing, m.dead, m.fenced, m.retries, m.seconds, m.lag, m.halted} {
+	for _, c := range []prometheus.Collector{m.messages, m.batches, m.duplicates, m.differing, m.invalid, m.dead, m.fenced, m.retries, m.seconds, m.lag, m.halted} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -168,7 +168,7 @@ func (w *worker) read(ctx context.Context) error {
 func (w *worker) write(ctx context.Context, b chat.Batch) error {
 	m := w.h.metrics
 	for {
-		duplicates, differing, err := w.tryWrite(ctx, b)
+		written, err := w.tryWrite(ctx, b)
 		switch {
 		case err == nil:
 			w.retry.reset()
@@ -176,9 +176,10 @@ func (w *worker) write(ctx context.Context, b chat.Batch) error {
 			w.next, w.stored = b.Next, w.h.opts.Clock.Now()
 			w.h.at(w.partition, w.next)
 			m.batches.Inc()
-			m.messages.Add(float64(len(b.Messages) - duplicates))
-			m.duplicates.Add(float64(duplicates))
-			m.differing.Add(float64(differing))
+			m.messages.Add(float64(len(b.Messages) - written.Duplicates - written.Invalid))
+			m.duplicates.Add(float64(written.Duplicates))
+			m.differing.Add(float64(written.Differing))
+			m.invalid.Add(float64(written.Invalid))
 			m.dead.Add(float64(len(b.Dead)))
 			for _, d := range b.Dead {
 				w.logger.Error("history: dead record", zap.Int64("offset", d.Offset), zap.String("reason", d.Reason))
@@ -194,24 +195,24 @@ func (w *worker) write(ctx context.Context, b chat.Batch) error {
 	}
 }
 
-func (w *worker) tryWrite(ctx context.Context, b chat.Batch) (duplicates, differing int, err error) {
+func (w *worker) tryWrite(ctx context.Context, b chat.Batch) (written chat.Written, err error) {
 	if ctx.Err() != nil {
-		return 0, 0, ctx.Err()
+		return written, ctx.Err()
 	}
 	select {
 	case w.h.writing <- struct{}{}:
 		defer func() { <-w.h.writing }()
 	case <-ctx.Done():
-		return 0, 0, ctx.Err()
+		return written, ctx.Err()
 	}
 	ctx, cancel := w.h.opts.Clock.WithTimeout(ctx, w.h.opts.Patience)
 	defer cancel()
 	begun := w.h.opts.Clock.Now()
-	duplicates, differing, err = w.h.opts.Store.WriteBatch(ctx, b)
+	written, err = w.h.opts.Store.WriteBatch(ctx, b)
 	if err == nil {
 		w.h.metrics.seconds.Observe(w.h.opts.Clock.Now().Sub(begun).Seconds())
 	}
-	return duplicates, differing, err
+	return written, err
 }
 
 // halt waits until an operator has changed what is remembered of the log. The log itself is not looked at again: it may grow

@@ -59,7 +59,7 @@ func (f *filler) fill(b *testing.B, rows int) {
 			for n := range work {
 				p := <-places
 				from := f.next[p]
-				_, _, err := f.store.WriteBatch(b.Context(), chat.Batch{
+				_, err := f.store.WriteBatch(b.Context(), chat.Batch{
 					Topic: chat.TopicMessages, Partition: int32(p), From: from, Next: from + int64(n), Messages: f.messages(p, from, n),
 				})
 				if err != nil {

@@ -36,7 +36,7 @@ func TestSQLite_WritesUntilKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	for at := offsets[0]; ; at += 3 {
-		_, _, err := s.WriteBatch(t.Context(), chat.Batch{Topic: chat.TopicMessages, From: at, Next: at + 3, Messages: []*pb.Message{
+		_, err := s.WriteBatch(t.Context(), chat.Batch{Topic: chat.TopicMessages, From: at, Next: at + 3, Messages: []*pb.Message{
 			message("d:1:2", 1, at, "x"), message("d:1:2", 2, at+1, "y"), message("g:5", 7, at+2, "z"),
 		}})
 		if err != nil {

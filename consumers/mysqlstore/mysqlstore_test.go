@@ -30,11 +30,11 @@ func message(conversation string, sender int64, offset int64, text string) *pb.M
 
 func write(t testing.TB, s *mysqlstore.Store, from, next int64, messages ...*pb.Message) (duplicates, differing int) {
 	t.Helper()
-	duplicates, differing, err := s.WriteBatch(t.Context(), chat.Batch{Topic: chat.TopicMessages, From: from, Next: next, Messages: messages})
+	written, err := s.WriteBatch(t.Context(), chat.Batch{Topic: chat.TopicMessages, From: from, Next: next, Messages: messages})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return duplicates, differing
+	return written.Duplicates, written.Differing
 }
 
 func TestCheck_SaysWhatToDo(t *testing.T) {
@@ -94,7 +94,7 @@ func TestWriteBatch_OfTwoWritersOneIsFenced(t *testing.T) {
 			var errs [2]error
 			var both sync.WaitGroup
 			for i, s := range []*mysqlstore.Store{one, two} {
-				both.Go(func() { _, _, errs[i] = s.WriteBatch(t.Context(), b) })
+				both.Go(func() { _, errs[i] = s.WriteBatch(t.Context(), b) })
 			}
 			both.Wait()
 			won := 0
@@ -155,7 +155,7 @@ func TestWriteBatch_RefusesWhatIsBelowTheHead(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, k storetest.Kind) {
 		s := k.Open(t)
 		write(t, s, 0, 10, message("d:1:2", 1, 9, "x"))
-		_, _, err := s.WriteBatch(t.Context(), chat.Batch{Topic: chat.TopicMessages, From: 10, Next: 11, Messages: []*pb.Message{message("d:1:2", 1, 5, "old")}})
+		_, err := s.WriteBatch(t.Context(), chat.Batch{Topic: chat.TopicMessages, From: 10, Next: 11, Messages: []*pb.Message{message("d:1:2", 1, 5, "old")}})
 		if err == nil {
 			t.Fatal("taken")
 		}
@@ -216,10 +216,10 @@ func TestWriteBatch_KeepsDeadRecordsAsTheyAre(t *testing.T) {
 			{Offset: 0, Key: raw, Value: raw, Headers: []eventlog.Header{{Key: "k", Value: raw}}, TimeMs: 5, Reason: "bad \xff"},
 			{Offset: 1, TimeMs: 6},
 		}}
-		if _, _, err := s.WriteBatch(t.Context(), b); err != nil {
+		if _, err := s.WriteBatch(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := s.WriteBatch(t.Context(), b); !errors.Is(err, chat.ErrFenced) {
+		if _, err := s.WriteBatch(t.Context(), b); !errors.Is(err, chat.ErrFenced) {
 			t.Fatal(err)
 		}
 	})
@@ -338,7 +338,7 @@ func TestStore_GivesUpWhenItsContextEnds(t *testing.T) {
 		s := k.Open(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, _, err := s.WriteBatch(ctx, chat.Batch{Topic: "t", Next: 1}); !errors.Is(err, context.Canceled) {
+		if _, err := s.WriteBatch(ctx, chat.Batch{Topic: "t", Next: 1}); !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
 		}
 		if _, err := s.Heads(ctx, 1); !errors.Is(err, context.Canceled) {

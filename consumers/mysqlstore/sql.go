@@ -58,6 +58,10 @@ const (
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	sqlMoveHead = `INSERT INTO conversations (conversation, seq, n, own_a, own_b) VALUES (?, ?, ?, ?, ?)
 		ON DUPLICATE KEY UPDATE seq = VALUES(seq), n = VALUES(n), own_a = VALUES(own_a), own_b = VALUES(own_b)`
+	sqlHeadsToMove = `SELECT c.conversation, c.seq, c.n, c.own_a, c.own_b, COALESCE((SELECT MAX(k.version) FROM closings k WHERE k.conversation = c.conversation), 0)
+		FROM conversations c WHERE c.conversation IN (%s)`
+	sqlClosings   = `SELECT conversation, user_id, version FROM closings WHERE (conversation, user_id) IN (%s)`
+	sqlClose      = `INSERT INTO closings (conversation, user_id, version) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE version = GREATEST(version, VALUES(version))`
 	sqlMoveSender = `INSERT INTO senders (conversation, sender_id, own) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE own = VALUES(own)`
 	sqlNewCursor  = `INSERT INTO cursors (user_id, conversation, read_seq, read_n, read_own) VALUES (?, ?, 0, 0, 0)`
 	sqlDead       = `INSERT INTO dead_records (topic, partition_no, log_offset, time_ms, reason, record_key, record_value, headers)

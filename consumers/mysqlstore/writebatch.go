@@ -23,7 +23,8 @@ type conversation struct {
 	seq        uint64
 	n          int64
 	ownA, ownB int64
-	fresh      bool // not in the database yet
+	closed     uint64 // the version of the highest closing of anybody's right to write
+	fresh      bool   // not in the database yet
 }
 
 // slot is where the count of a user's messages is, or nil if it is in the table senders.
@@ -46,16 +47,25 @@ type senderKey struct {
 
 // conversations reads those that are known.
 func (s *Store) conversations(ctx context.Context, on runner, names []string) (map[string]*conversation, error) {
+	return s.readConversations(ctx, on, sqlHeads, names, func(*conversation) []any { return nil })
+}
+
+// conversationsToMove reads those that are known, with closed.
+func (s *Store) conversationsToMove(ctx context.Context, tx *sql.Tx, names []string) (map[string]*conversation, error) {
+	return s.readConversations(ctx, tx, sqlHeadsToMove, names, func(c *conversation) []any { return []any{&c.closed} })
+}
+
+func (s *Store) readConversations(ctx context.Context, on runner, statement string, names []string, more func(*conversation) []any) (map[string]*conversation, error) {
 	known := make(map[string]*conversation, len(names))
 	err := s.queryIn(ctx, on, func(rows *sql.Rows) error {
 		c := new(conversation)
-		err := rows.Scan(&c.name, &c.seq, &c.n, &c.ownA, &c.ownB)
+		err := rows.Scan(append([]any{&c.name, &c.seq, &c.n, &c.ownA, &c.ownB}, more(c)...)...)
 		if err == nil {
 			c.parsed, err = wire.ParseConversation(c.name)
 		}
 		known[c.name] = c
 		return err
-	}, sqlHeads, nil, anys(names), 1)
+	}, statement, nil, anys(names), 1)
 	return known, err
 }
 
@@ -81,6 +91,7 @@ var errDuplicate = errors.New("a message is known")
 
 // row is a message of a batch, ready but for what its conversation gives it.
 type row struct {
+	at          int // in the batch
 	m           *pb.Message
 	id          chat.Identity
 	uuid        []byte
@@ -92,32 +103,35 @@ type row struct {
 	prev   uint64
 }
 
-// batch is what WriteBatch works on: the messages, each identity once.
-type batch struct {
-	chat.Batch
-	rows                  []*row
-	duplicates, differing int // within the batch
-}
-
-func newBatch(b chat.Batch) (*batch, error) {
-	p := &batch{Batch: b, rows: make([]*row, 0, len(b.Messages))}
-	first := make(map[chat.Identity]*row, len(b.Messages))
-	for _, m := range b.Messages {
-		r := &row{m: m, id: chat.IdentityOf(m)}
-		if earlier := first[r.id]; earlier != nil {
-			p.duplicates++
-			if !chat.SameContent(earlier.m, m) {
-				p.differing++
-			}
-			continue
-		}
-		first[r.id] = r
+func encodeRows(b chat.Batch) ([]*row, error) {
+	rows := make([]*row, 0, len(b.Messages))
+	for i, m := range b.Messages {
+		r := &row{at: i, m: m, id: chat.IdentityOf(m)}
 		if err := r.encode(); err != nil {
 			return nil, fmt.Errorf("message %s/%d: %w", m.GetConversation(), m.GetSeq(), err)
 		}
-		p.rows = append(p.rows, r)
+		rows = append(rows, r)
 	}
-	return p, nil
+	return rows, nil
+}
+
+// once keeps each identity where it comes first.
+func once(rows []*row, w *chat.Written) []*row {
+	kept := make([]*row, 0, len(rows))
+	first := make(map[chat.Identity]*row, len(rows))
+	for _, r := range rows {
+		earlier := first[r.id]
+		if earlier == nil {
+			first[r.id] = r
+			kept = append(kept, r)
+			continue
+		}
+		w.Duplicates++
+		if !chat.SameContent(earlier.m, r.m) {
+			w.Differing++
+		}
+	}
+	return kept
 }
 
 func (r *row) encode() (err error) {
@@ -144,40 +158,122 @@ func (r *row) encode() (err error) {
 // WriteBatch implements chat.HistoryStore. It takes all messages for new at first, which the unique key on the identity proves
 // or refutes; only when it refutes is the batch done anew, with those that are known looked up first. So what nearly never
 // happens costs what nearly always happens nothing.
-func (s *Store) WriteBatch(ctx context.Context, b chat.Batch) (duplicates, differing int, err error) {
+func (s *Store) WriteBatch(ctx context.Context, b chat.Batch) (written chat.Written, err error) {
 	const op = "write batch"
-	p, err := newBatch(b)
+	all, err := encodeRows(b)
 	if err != nil {
-		return 0, 0, fmt.Errorf("%s: %w", op, err)
+		return chat.Written{}, fmt.Errorf("%s: %w", op, err)
 	}
 	for _, lookUp := range []bool{false, true} {
 		err = s.inTx(ctx, op, func(tx *sql.Tx) error {
-			duplicates, differing = p.duplicates, p.differing
+			written = chat.Written{}
 			if err := s.moveOffset(ctx, tx, b); err != nil {
 				return err
 			}
 			if err := s.insertDead(ctx, tx, b); err != nil {
 				return err
 			}
-			rows := p.rows
+			talks, err := s.conversationsOf(ctx, tx, all)
+			if err != nil {
+				return err
+			}
+			rows, err := s.valid(ctx, tx, b, all, talks)
+			if err != nil {
+				return err
+			}
+			written.Invalid = len(all) - len(rows)
+			rows = once(rows, &written)
 			if lookUp {
 				known, different, err := s.known(ctx, tx, rows)
 				if err != nil {
 					return err
 				}
-				duplicates, differing = duplicates+len(known), differing+different
-				rows = slices.DeleteFunc(slices.Clone(rows), func(r *row) bool { return known[r.id] })
+				written.Duplicates, written.Differing = written.Duplicates+len(known), written.Differing+different
+				rows = slices.DeleteFunc(rows, func(r *row) bool { return known[r.id] })
 			}
-			return s.insertMessages(ctx, tx, rows)
+			return s.insertMessages(ctx, tx, rows, talks)
 		})
 		if !errors.Is(err, errDuplicate) {
 			break
 		}
 	}
 	if err != nil {
-		return 0, 0, err
+		return chat.Written{}, err
 	}
-	return duplicates, differing, nil
+	return written, nil
+}
+
+// conversationsOf gives the conversations of rows, also those that are new.
+func (s *Store) conversationsOf(ctx context.Context, tx *sql.Tx, rows []*row) (map[string]*conversation, error) {
+	names := make(map[string]bool)
+	for _, r := range rows {
+		names[r.id.Conversation] = true
+	}
+	talks, err := s.conversationsToMove(ctx, tx, slices.Sorted(maps.Keys(names)))
+	if err != nil {
+		return nil, err
+	}
+	for name := range names {
+		if talks[name] != nil {
+			continue
+		}
+		parsed, err := wire.ParseConversation(name)
+		if err != nil {
+			return nil, err
+		}
+		talks[name] = &conversation{name: name, parsed: parsed, fresh: true}
+	}
+	return talks, nil
+}
+
+// valid gives the rows that are valid, and stores the closings among them. Those of before are read only for a conversation that
+// has any above what a message was checked against, which its head tells.
+func (s *Store) valid(ctx context.Context, tx *sql.Tx, b chat.Batch, rows []*row, talks map[string]*conversation) ([]*row, error) {
+	asked := map[chat.ClosingKey]bool{}
+	for _, r := range rows {
+		if b.Checks != nil && b.Checks[r.at].Checked && talks[r.id.Conversation].closed > b.Checks[r.at].Version {
+			for _, k := range chat.ClosedFor(r.id.Conversation, r.id.Sender) {
+				asked[k] = true
+			}
+		}
+	}
+	args := make([]any, 0, 2*len(asked))
+	for k := range asked {
+		args = append(args, k.Conversation, k.User)
+	}
+	closings := chat.Closings{}
+	err := s.queryIn(ctx, tx, func(found *sql.Rows) error {
+		var k chat.ClosingKey
+		var version uint64
+		err := found.Scan(&k.Conversation, &k.User, &version)
+		closings[k] = version
+		return err
+	}, sqlClosings, nil, args, 2)
+	if err != nil {
+		return nil, err
+	}
+	kept := make([]*row, 0, len(rows))
+	made := map[chat.ClosingKey]bool{}
+	for _, r := range rows {
+		if b.Invalid(r.at, closings) {
+			continue
+		}
+		kept = append(kept, r)
+		if c, closes := chat.ClosingOf(r.m); closes {
+			closings.Note(r.m)
+			made[c.Key()] = true
+			talks[c.Conversation].closed = max(talks[c.Conversation].closed, c.Version)
+		}
+	}
+	return kept, s.storeClosings(ctx, tx, closings, made)
+}
+
+func (s *Store) storeClosings(ctx context.Context, tx *sql.Tx, closings chat.Closings, made map[chat.ClosingKey]bool) error {
+	var rows rowArgs
+	for k := range made {
+		rows.add(0, k.Conversation, k.User, position(closings[k]))
+	}
+	return s.insertRows(ctx, tx, sqlClose, &rows)
 }
 
 // moveOffset moves the partition's offset, which locks it against every other writer until the transaction ends.
@@ -220,31 +316,16 @@ func (s *Store) known(ctx context.Context, tx *sql.Tx, rows []*row) (known map[c
 }
 
 // insertMessages gives each message its place in its conversation, and stores messages, heads and counts.
-func (s *Store) insertMessages(ctx context.Context, tx *sql.Tx, rows []*row) error {
+func (s *Store) insertMessages(ctx context.Context, tx *sql.Tx, rows []*row, talks map[string]*conversation) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	names := make(map[string]bool)
-	for _, r := range rows {
-		names[r.id.Conversation] = true
-	}
-	known, err := s.conversations(ctx, tx, slices.Sorted(maps.Keys(names)))
-	if err != nil {
-		return err
-	}
-	for name := range names {
-		if known[name] != nil {
-			continue
-		}
-		parsed, err := wire.ParseConversation(name)
-		if err != nil {
-			return err
-		}
-		known[name] = &conversation{name: name, parsed: parsed, fresh: true}
-	}
+	used := make(map[string]*conversation, len(talks))
 	others := make(map[senderKey]bool)
 	for _, r := range rows {
-		if known[r.id.Conversation].slot(r.id.Sender) == nil {
+		c := talks[r.id.Conversation]
+		used[c.name] = c
+		if c.slot(r.id.Sender) == nil {
 			others[senderKey{r.id.Conversation, r.id.Sender}] = true
 		}
 	}
@@ -252,10 +333,10 @@ func (s *Store) insertMessages(ctx context.Context, tx *sql.Tx, rows []*row) err
 	if err != nil {
 		return err
 	}
-	if err := place(rows, known, counts); err != nil {
+	if err := place(rows, used, counts); err != nil {
 		return err
 	}
-	return s.store(ctx, tx, rows, known, counts)
+	return s.store(ctx, tx, rows, used, counts)
 }
 
 // place numbers the messages, and moves heads and counts to where they are after them.

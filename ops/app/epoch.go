@@ -62,7 +62,7 @@ func RaiseEpoch(ctx context.Context, cfg *config.Config, sure bool, out io.Write
 	for p, start := range starts {
 		// History's offset may move down here, which nobody else may do.
 		if from := known.Seen[p]; from != start {
-			if _, _, err := store.WriteBatch(ctx, chat.Batch{Topic: chat.TopicMessages, Partition: p, From: from, Next: start}); err != nil {
+			if _, err := store.WriteBatch(ctx, chat.Batch{Topic: chat.TopicMessages, Partition: p, From: from, Next: start}); err != nil {
 				return fmt.Errorf("offset of partition %d: %w", p, err)
 			}
 		}

@@ -35,6 +35,14 @@ func (l *links) Kick(k peer.Kick) {
 	}
 }
 
+func (l *links) Fence(f peer.Fence, done func(incarnation string)) {
+	if n := l.node.Load(); n != nil {
+		n.Fence(f, done)
+		return
+	}
+	done("") // it has taken no message yet, and looks at the database when it does
+}
+
 func (l *links) LinkLost(link uint64) {
 	if n := l.node.Load(); n != nil {
 		n.LinkLost(link)

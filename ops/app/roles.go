@@ -17,6 +17,7 @@ import (
 	"github.com/futurechat/future/router/cluster"
 	"github.com/futurechat/future/router/deliver"
 	"github.com/futurechat/future/router/eventlog"
+	"github.com/futurechat/future/router/fence"
 	"github.com/futurechat/future/router/outbox"
 	"github.com/futurechat/future/router/presence"
 	"github.com/futurechat/future/router/timeline"
@@ -131,6 +132,7 @@ type nodeRole struct {
 	node   *node.Node
 	log    *eventlog.Guard
 	outbox *outbox.Publisher
+	fencer *fence.Fencer
 }
 
 func (a *App) newNode() (*nodeRole, error) {
@@ -141,6 +143,9 @@ func (a *App) newNode() (*nodeRole, error) {
 	if n.outbox, err = outbox.New(outbox.Options{
 		Store: p.store, Log: n.log, Partitions: p.topic.Partitions, Leases: p.presence, Owner: a.self.ID,
 		Clock: a.clock, Logger: a.log.Named("outbox"), Registerer: a.registry, Failpoint: failpoint,
+		Fence: func(ctx context.Context, conversation string, version uint64) error {
+			return n.fencer.Fence(ctx, conversation, version)
+		},
 	}); err != nil {
 		return nil, err
 	}
@@ -152,6 +157,13 @@ func (a *App) newNode() (*nodeRole, error) {
 	}); err != nil {
 		return nil, err
 	}
+	if n.fencer, err = fence.New(fence.Options{
+		Store: p.presence, Members: p.members, Link: p.pool, Self: a.self.ID, Own: n.node.Fence, Alone: a.dev,
+		Logger: a.log.Named("fence"), Registerer: a.registry,
+	}); err != nil {
+		return nil, err
+	}
+	a.life.add("fence", func(context.Context) error { return n.fencer.Close() })
 	return n, nil
 }
 
@@ -171,6 +183,7 @@ func (a *App) startNode(links *links) error {
 	n.node.Start(presenceNode)
 	links.node.Store(n.node)
 	a.node.Store(n.node)
+	a.life.add("fence watch", a.run("fence watch", n.fencer.Run))
 	a.life.add("outbox", a.run("outbox", n.outbox.Run))
 	endPresence := a.run("presence", presenceNode.Run)
 	a.life.add("presence", func(ctx context.Context) error { return errors.Join(presenceNode.Close(ctx), endPresence(ctx)) })
@@ -239,6 +252,7 @@ func (a *App) watchLog(n *nodeRole) func(context.Context) error {
 			if err != nil {
 				continue // looked at again
 			}
+			n.node.LogSeen(now.Seen)
 			for p, seen := range now.Seen {
 				halted(eventlog.VerifyOffset(ctx, a.parts.log, known.Topic, p, seen), p)
 			}

@@ -180,7 +180,8 @@ func TestR31_BadRequests_AreNamedAndHurtNobody(t *testing.T) {
 		"long greeting":        {&pb.Envelope{Body: &pb.Envelope_AddFriend{AddFriend: &pb.AddFriendRequest{Name: "alice", Greeting: strings.Repeat("ä", 201)}}}, pb.Code_CODE_INVALID},
 		"answer to no request": {&pb.Envelope{Body: &pb.Envelope_AnswerFriend{AnswerFriend: &pb.AnswerFriendRequest{Name: "alice", Accept: true}}}, pb.Code_CODE_NOT_FOUND},
 		"find nobody":          {&pb.Envelope{Body: &pb.Envelope_FindUser{FindUser: &pb.FindUserRequest{Name: "nobody there"}}}, pb.Code_CODE_NOT_FOUND},
-		"not there yet":        {&pb.Envelope{Body: &pb.Envelope_RemoveFriend{RemoveFriend: &pb.RemoveFriendRequest{Name: "alice"}}}, pb.Code_CODE_UNSUPPORTED},
+		"removes a stranger":   {&pb.Envelope{Body: &pb.Envelope_RemoveFriend{RemoveFriend: &pb.RemoveFriendRequest{Name: "alice"}}}, pb.Code_CODE_NOT_FOUND},
+		"removes nobody":       {&pb.Envelope{Body: &pb.Envelope_RemoveFriend{RemoveFriend: &pb.RemoveFriendRequest{Name: "nobody there"}}}, pb.Code_CODE_NOT_FOUND},
 	} {
 		if got := code(test.e); got != test.want {
 			t.Errorf("%s: %v, want %v", name, got, test.want)

@@ -111,18 +111,17 @@ func (d dbPort) MarkRead(ctx context.Context, user int64, conversation string, s
 	return call(ctx, d.p, &d.d.service, "MarkRead", func() (chat.Head, error) { return d.Store.MarkRead(at, user, conversation, seq) })
 }
 
-func (d dbPort) WriteBatch(ctx context.Context, b chat.Batch) (duplicates, differing int, err error) {
-	n, err := call(ctx, d.p, &d.d.service, "WriteBatch", func() ([2]int, error) {
+func (d dbPort) WriteBatch(ctx context.Context, b chat.Batch) (chat.Written, error) {
+	return call(ctx, d.p, &d.d.service, "WriteBatch", func() (chat.Written, error) {
 		if d.d.w.planted.store != nil {
 			d.d.w.planted.store(&b)
 		}
-		duplicates, differing, err := d.Store.WriteBatch(at, b)
+		written, err := d.Store.WriteBatch(at, b)
 		if err == nil {
-			d.d.w.truth.stored(b, duplicates)
+			d.d.w.truth.stored(b, written.Duplicates)
 		}
-		return [2]int{duplicates, differing}, err
+		return written, err
 	})
-	return n[0], n[1], err
 }
 
 func (d dbPort) HistoryOffsets(ctx context.Context, topic string) (map[int32]int64, error) {

@@ -104,6 +104,14 @@ func (r redisPort) Release(ctx context.Context, name, owner string) error {
 	return do(ctx, r.p, &r.r.service, "Release", func() error { return r.r.memory.Release(at, name, owner) })
 }
 
+func (r redisPort) Lives(ctx context.Context) ([]presence.Life, error) {
+	return call(ctx, r.p, &r.r.service, "Lives", func() ([]presence.Life, error) { return r.r.memory.Lives(at) })
+}
+
+func (r redisPort) Revoke(ctx context.Context, incarnation string, stay time.Duration) error {
+	return do(ctx, r.p, &r.r.service, "Revoke", func() error { return r.r.memory.Revoke(at, incarnation, stay) })
+}
+
 func (r redisPort) Append(ctx context.Context, messages []presence.Recent, keepAbove uint64) ([]presence.Prev, string, error) {
 	type appended struct {
 		prevs []presence.Prev

@@ -81,10 +81,46 @@ func (s *Service) AnswerFriend(ctx context.Context, user Account, r *pb.AnswerFr
 	}, "")
 }
 
+// RemoveFriend ends a friendship. NOT_FOUND if there is none. What it returns is to be brought to the log before the removal is
+// answered (design.md, "Exact removals"). Who asks again while that is under way gets the same once more.
+func (s *Service) RemoveFriend(ctx context.Context, user Account, r *pb.RemoveFriendRequest) (Outgoing, error) {
+	const op = "remove friend"
+	nothing := wire.Errorf(pb.Code_CODE_NOT_FOUND, "you have no friend of that name")
+	other, err := s.byName(ctx, op, r.GetName())
+	switch {
+	case errors.Is(err, wire.ErrNotFound) || err == nil && other.ID == user.ID:
+		return Outgoing{}, nothing
+	case err != nil:
+		return Outgoing{}, err
+	}
+	var was Pair
+	out, err := s.change(ctx, op, user, other, func(p Pair) (Pair, pb.FriendNotice_Change, error) {
+		if was = p; p.State != PairFriends {
+			return p, 0, nothing
+		}
+		p.State, p.Greeting = PairNone, ""
+		return p, pb.FriendNotice_CHANGE_REMOVED, nil
+	}, "")
+	if !errors.Is(err, wire.ErrNotFound) || was.State != PairNone {
+		return out, err
+	}
+	const most = 200 // of one pair, not yet in the log
+	rows, err := s.store.Unsent(ctx, wire.Direct(user.ID, other.ID), was.Version, most)
+	if err != nil {
+		return Outgoing{}, away(op, err)
+	}
+	for _, row := range rows {
+		if c, closes := ClosingOf(row.Message); closes && c.Version == was.Version {
+			return row, nil
+		}
+	}
+	return Outgoing{}, nothing
+}
+
 // change decides on a pair and makes the notice that tells both, in the conversation of the two.
 func (s *Service) change(ctx context.Context, op string, by, to Account, rule func(Pair) (Pair, pb.FriendNotice_Change, error), greeting string) (Outgoing, error) {
 	var refused error // by the rule: given back as it is
-	p, out, err := s.store.ChangePair(ctx, min(by.ID, to.ID), max(by.ID, to.ID), func(p Pair) (Pair, *pb.Message, error) {
+	_, out, err := s.store.ChangePair(ctx, min(by.ID, to.ID), max(by.ID, to.ID), func(p Pair) (Pair, *pb.Message, error) {
 		refused = nil
 		p, change, err := rule(p)
 		if err != nil {
@@ -110,9 +146,6 @@ func (s *Service) change(ctx context.Context, op string, by, to Account, rule fu
 		return Outgoing{}, refused
 	case err != nil:
 		return Outgoing{}, away(op, err)
-	}
-	if p.State == PairFriends {
-		s.friends.put(s.opts.Now(), by.ID, to.ID, p.Version)
 	}
 	return out, nil
 }

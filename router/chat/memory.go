@@ -66,6 +66,7 @@ type Memory struct {
 	outbox   []Outgoing // by id
 	lastOut  int64
 	talks    map[string]*memTalk
+	closings Closings
 	cursors  map[memReader]memCursor
 	offsets  map[memPartition]int64
 	dead     map[string][]DeadRecord // by topic
@@ -112,6 +113,7 @@ func NewMemory(opts MemoryOptions) *Memory {
 		sessions: map[int64]memSession{},
 		pairs:    map[[2]int64]Pair{},
 		talks:    map[string]*memTalk{},
+		closings: Closings{},
 		cursors:  map[memReader]memCursor{},
 		offsets:  map[memPartition]int64{},
 		dead:     map[string][]DeadRecord{},

@@ -166,19 +166,25 @@ func (m *Memory) MarkRead(ctx context.Context, user int64, conversation string, 
 }
 
 // WriteBatch implements Store.
-func (m *Memory) WriteBatch(ctx context.Context, b Batch) (duplicates, differing int, err error) {
+func (m *Memory) WriteBatch(ctx context.Context, b Batch) (Written, error) {
 	if err := m.enter(ctx, OpWriteBatch); err != nil {
-		return 0, 0, err
+		return Written{}, err
 	}
 	defer m.mu.Unlock()
 	at := memPartition{b.Topic, b.Partition}
 	if m.offsets[at] != b.From {
-		return 0, 0, fmt.Errorf("write batch: %w", ErrFenced)
+		return Written{}, fmt.Errorf("write batch: %w", ErrFenced)
 	}
 	// First all checks, then all changes: a batch is written whole or not at all.
-	fresh, heads := map[Identity]*pb.Message{}, map[string]uint64{}
+	var written Written
+	fresh, heads, closings := map[Identity]*pb.Message{}, map[string]uint64{}, maps.Clone(m.closings)
 	var store []*pb.Message
-	for _, message := range b.Messages {
+	for i, message := range b.Messages {
+		if b.Invalid(i, closings) {
+			written.Invalid++
+			continue
+		}
+		closings.Note(message)
 		id := IdentityOf(message)
 		t := m.talkLocked(id.Conversation)
 		known := t.byID[id]
@@ -186,9 +192,9 @@ func (m *Memory) WriteBatch(ctx context.Context, b Batch) (duplicates, differing
 			known = fresh[id]
 		}
 		if known != nil {
-			duplicates++
+			written.Duplicates++
 			if !SameContent(known, message) {
-				differing++
+				written.Differing++
 			}
 			continue
 		}
@@ -197,10 +203,10 @@ func (m *Memory) WriteBatch(ctx context.Context, b Batch) (duplicates, differing
 			head = max(head, t.messages[n-1].GetSeq())
 		}
 		if _, err := wire.ParseConversation(id.Conversation); err != nil {
-			return 0, 0, fmt.Errorf("write batch: %w", err)
+			return Written{}, fmt.Errorf("write batch: %w", err)
 		}
 		if message.GetSeq() <= head {
-			return 0, 0, fmt.Errorf("write batch: message %s/%d is not above its conversation's head %d", id.Conversation, message.GetSeq(), head)
+			return Written{}, fmt.Errorf("write batch: message %s/%d is not above its conversation's head %d", id.Conversation, message.GetSeq(), head)
 		}
 		heads[id.Conversation] = message.GetSeq()
 		fresh[id] = message
@@ -213,8 +219,8 @@ func (m *Memory) WriteBatch(ctx context.Context, b Batch) (duplicates, differing
 		d.Key, d.Value = slices.Clone(d.Key), slices.Clone(d.Value)
 		m.dead[b.Topic] = append(m.dead[b.Topic], d)
 	}
-	m.offsets[at] = b.Next
-	return duplicates, differing, m.fault(OpWriteBatch.Answer())
+	m.offsets[at], m.closings = b.Next, closings
+	return written, m.fault(OpWriteBatch.Answer())
 }
 
 func (m *Memory) storeLocked(message *pb.Message) {

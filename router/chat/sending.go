@@ -11,46 +11,119 @@ import (
 	"github.com/futurechat/future/router/eventlog"
 )
 
-// PrepareSend checks the rules and makes the message, without what the log gives it. NOT_FRIENDS for strangers and nobody
-// alike, FORBIDDEN for notices, NOT_FOUND for groups, which there are none of yet. If the rule is not known and cannot be
-// asked for it is UNAVAILABLE: refused, never allowed.
-func (s *Service) PrepareSend(ctx context.Context, user Account, r *pb.SendRequest) (*pb.Message, error) {
+// Basis is what a node knows of itself when a right is checked.
+type Basis struct {
+	// Life is the incarnation under which it holds its lease, empty if it holds none. A removal waits for each node that has one, so
+	// what was looked up under a lease that is still held may be taken for granted, and nothing else: who had none may have missed
+	// that a right ended.
+	Life string
+	// LogEnd is a lower bound of where the conversation's partition of the log ends.
+	LogEnd int64
+}
+
+// Sending is a message that may go to the log: the record, and the permit that is to be released once the log has answered.
+type Sending struct {
+	Record Record
+	Permit *Permit
+}
+
+// PrepareSend checks the rules and makes the record. NOT_FRIENDS for strangers and nobody alike, FORBIDDEN for notices, NOT_FOUND
+// for groups, which there are none of yet. If the rule is not known and cannot be asked for it is UNAVAILABLE: refused, never
+// allowed.
+func (s *Service) PrepareSend(ctx context.Context, b Basis, user Account, r *pb.SendRequest) (Sending, error) {
 	peer, err := s.recipient(user, r)
 	if err != nil {
-		return nil, err
+		return Sending{}, err
 	}
-	known, fresh := s.friends.get(s.opts.Now(), user.ID, peer)
-	if !fresh {
-		switch p, err := s.store.Pair(ctx, user.ID, peer); {
-		case err != nil && !known:
-			return nil, away("send", err)
-		case err != nil:
-			// Known, though not of late. That it ended meanwhile would have been told to this node before it was answered (exact
-			// removals), so people go on chatting while the database is away (I8).
-			s.friends.put(s.opts.Now().Add(retryStore-s.opts.FriendTTL), user.ID, peer, 0)
-		case p.State != PairFriends:
-			s.friends.drop(user.ID, peer)
-			return nil, notFriends()
-		default:
-			s.friends.put(s.opts.Now(), user.ID, peer, p.Version)
-		}
+	permit := s.permits.Take(r.GetConversation()) // before anything is looked at
+	version, err := s.friendship(ctx, b.Life, permit, user.ID, peer)
+	if err != nil {
+		permit.Release()
+		return Sending{}, err
 	}
-	return makeMessage(user, r), nil
+	return checked(b, user, r, version, permit), nil
+}
+
+// friendship gives the version of a pair of friends.
+func (s *Service) friendship(ctx context.Context, life string, permit *Permit, user, peer int64) (uint64, error) {
+	version, known, fresh := s.friends.get(s.opts.Now(), life, user, peer)
+	if fresh {
+		return version, nil
+	}
+	switch p, err := s.store.Pair(ctx, user, peer); {
+	case err != nil && !known:
+		return 0, away("send", err)
+	case err != nil:
+		// Known, though not of late. That it ended meanwhile would have been told to this node before it was answered, as long as it
+		// holds its lease (exact removals): so people go on chatting while the database is away (I8).
+		permit.Remember(version, func() { s.friends.put(s.opts.Now().Add(retryStore-s.opts.FriendTTL), life, user, peer, version) })
+		return version, nil //nolint:nilerr // known, and the database is away
+	case p.State != PairFriends:
+		s.friends.drop(user, peer)
+		return 0, notFriends()
+	default:
+		permit.Remember(p.Version, func() { s.friends.put(s.opts.Now(), life, user, peer, p.Version) })
+		return p.Version, nil
+	}
 }
 
 // PrepareCached is PrepareSend where that needs no database: decided is false if it does. It never blocks.
-func (s *Service) PrepareCached(user Account, r *pb.SendRequest) (m *pb.Message, decided bool, err error) {
+func (s *Service) PrepareCached(b Basis, user Account, r *pb.SendRequest) (send Sending, decided bool, err error) {
 	peer, err := s.recipient(user, r)
 	if err != nil {
-		return nil, true, err
+		return Sending{}, true, err
 	}
-	if _, fresh := s.friends.get(s.opts.Now(), user.ID, peer); !fresh {
-		return nil, false, nil
+	permit := s.permits.Take(r.GetConversation())
+	version, _, fresh := s.friends.get(s.opts.Now(), b.Life, user.ID, peer)
+	if !fresh {
+		permit.Release()
+		return Sending{}, false, nil
 	}
-	return makeMessage(user, r), true, nil
+	return checked(b, user, r, version, permit), true, nil
 }
 
-func notFriends() error {
+func checked(b Basis, user Account, r *pb.SendRequest, version uint64, permit *Permit) Sending {
+	return Sending{Permit: permit, Record: Record{
+		Kind: KindMessage, Message: makeMessage(user, r), Checked: true, Version: version, CheckedFrom: b.LogEnd,
+	}}
+}
+
+// CheckAgain looks in the database whether the right that a record was checked against holds as it did, after the log took the
+// record: for a node that cannot know whether a removal waited for it. If it does, every removal's record comes behind, and the
+// message is valid. If not, the record may stand behind one: nothing may be acknowledged, though it may be valid all the same.
+// NOT_FRIENDS if the right has ended, UNAVAILABLE if that is not known or it has ended and begun again: the message is to be
+// sent again.
+func (s *Service) CheckAgain(ctx context.Context, r Record) error {
+	const op = "check again"
+	c, err := wire.ParseConversation(r.Message.GetConversation())
+	if err != nil {
+		return wire.Invalid("conversation", err)
+	}
+	switch p, err := s.store.Pair(ctx, c.A, c.B); {
+	case err != nil:
+		return away(op, err)
+	case p.State != PairFriends:
+		return notFriends()
+	case p.Version != r.Version:
+		again := wire.Errorf(pb.Code_CODE_UNAVAILABLE, "you became friends anew meanwhile: send it again")
+		again.RetryAfter = time.Millisecond
+		return again
+	}
+	return nil
+}
+
+// Fence sees to it that nothing is on its way from this process whose right was checked against a version of a conversation below
+// this one: what is remembered is forgotten, and done is called once the log has answered what was under way. done must not wait,
+// and may be called at once.
+func (s *Service) Fence(conversation string, version uint64, done func()) {
+	s.permits.Fence(conversation, version, func() {
+		if c, err := wire.ParseConversation(conversation); err == nil && c.Kind == 'd' {
+			s.friends.dropBelow(c.A, c.B, version)
+		}
+	}, done)
+}
+
+func notFriends() *wire.Error {
 	return wire.Errorf(pb.Code_CODE_NOT_FRIENDS, "you can write only to friends")
 }
 
@@ -121,16 +194,17 @@ func FindSent(ctx context.Context, store SentStore, partitions int, m *pb.Messag
 	return Sent{Found: true, Seq: found.GetSeq(), TimeMs: found.GetTimeMs()}, nil
 }
 
-// FindSent is FindSent on the service's store, for a message that PrepareSend made.
-func (s *Service) FindSent(ctx context.Context, m *pb.Message) (Sent, error) {
-	return FindSent(ctx, s.store, s.opts.Topic.Partitions, m)
+// FindSent is FindSent on the service's store, for what a user sends again. It asks for no right: what was stored was allowed
+// when it was sent. But it answers as PrepareSend does for what never was.
+func (s *Service) FindSent(ctx context.Context, user Account, r *pb.SendRequest) (Sent, error) {
+	if _, err := s.recipient(user, r); err != nil {
+		return Sent{}, err
+	}
+	return FindSent(ctx, s.store, s.opts.Topic.Partitions, makeMessage(user, r))
 }
 
-// friendCache remembers who are friends, never who are not: to become friends takes effect at once, everywhere.
-//
-// A friendship cannot end yet. When it can, this is the seam: a removal raises the pair's version in the database, each node
-// drops the entry below that version and confirms once no produce that was checked against it is in flight (design.md,
-// "Exact removals"); that is why the version is kept, and why an entry may outlive its TTL while the database is away.
+// friendCache remembers who are friends, never who are not: to become friends takes effect at once, everywhere. An entry counts
+// only under the node's life in which it was looked up (Basis.Life), and may outlive its TTL while the database is away.
 type friendCache struct {
 	ttl time.Duration
 
@@ -140,6 +214,7 @@ type friendCache struct {
 
 type friendship struct {
 	version uint64
+	life    string
 	until   time.Time
 }
 
@@ -149,28 +224,44 @@ func newFriendCache(most int, ttl time.Duration) *friendCache {
 
 func pairKey(a, b int64) [2]int64 { return [2]int64{min(a, b), max(a, b)} }
 
-// get says whether two are known as friends, and whether that was looked up within the TTL.
-func (c *friendCache) get(now time.Time, a, b int64) (known, fresh bool) {
+// get says whether two are known as friends in a life, by which version, and whether that was looked up within the TTL.
+func (c *friendCache) get(now time.Time, life string, a, b int64) (version uint64, known, fresh bool) {
+	if life == "" {
+		return 0, false, false
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f, known := c.known.get(pairKey(a, b))
-	if !known {
-		return false, false
+	if !known || f.life != life {
+		return 0, false, false
 	}
 	c.known.put(pairKey(a, b), f) // used: it stays
-	return true, now.Before(f.until)
+	return f.version, true, now.Before(f.until)
 }
 
-// put remembers a friendship as it was looked up at a time. A lower version never replaces a higher one.
-func (c *friendCache) put(at time.Time, a, b int64, version uint64) {
+// put remembers a friendship as it was looked up at a time.
+func (c *friendCache) put(at time.Time, life string, a, b int64, version uint64) {
+	if life == "" {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f, _ := c.known.get(pairKey(a, b))
-	c.known.put(pairKey(a, b), friendship{version: max(version, f.version), until: at.Add(c.ttl)})
+	if f, _ := c.known.get(pairKey(a, b)); f.life == life && f.version > version {
+		return // of a look that was answered late
+	}
+	c.known.put(pairKey(a, b), friendship{version: version, life: life, until: at.Add(c.ttl)})
 }
 
 func (c *friendCache) drop(a, b int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.known.drop(pairKey(a, b))
+}
+
+func (c *friendCache) dropBelow(a, b int64, version uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f, known := c.known.get(pairKey(a, b)); known && f.version < version {
+		c.known.drop(pairKey(a, b))
+	}
 }

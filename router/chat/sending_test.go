@@ -21,6 +21,9 @@ func (r *rig) friends(a, b chat.Account) {
 	r.must(err)
 }
 
+// life is what a node with its lease checks rights on.
+var life = chat.Basis{Life: "1"}
+
 func text(conversation, text string) *pb.SendRequest {
 	return &pb.SendRequest{
 		Conversation: conversation, ClientMsgId: wire.NewMessageID(),
@@ -46,18 +49,22 @@ func TestR6_OnlyFriendsMayWrite(t *testing.T) {
 	} {
 		q := text(conversation, "hello %s 🙂")
 		q.ReplyTo = &pb.Ref{SenderId: "2", ClientMsgId: wire.NewMessageID()}
-		m, err := r.PrepareSend(t.Context(), alice, q)
+		got, err := r.PrepareSend(t.Context(), chat.Basis{Life: "1", LogEnd: 7}, alice, q)
+		m := got.Record.Message
 		if code(err) != want {
 			t.Errorf("%s: got %v, want %v", conversation, err, want)
+		}
+		if err == nil && (!got.Record.Checked || got.Record.Version != 2 || got.Record.CheckedFrom != 7) {
+			t.Errorf("got %+v", got.Record)
 		}
 		if err == nil && (m.GetSender().GetId() != wire.FormatID(alice.ID) || m.GetSeq() != 0 || m.GetTimeMs() != 0 || m.GetClientMsgId() != q.GetClientMsgId() ||
 			!m.GetPayload().EqualVT(q.GetPayload()) || !m.GetReplyTo().EqualVT(q.GetReplyTo())) {
 			t.Errorf("got %v", m)
 		}
 	}
-	stranger, err1 := r.PrepareSend(t.Context(), alice, text(wire.Direct(alice.ID, carol.ID), "x"))
-	nobody, err2 := r.PrepareSend(t.Context(), alice, text(wire.Direct(alice.ID, 99), "x"))
-	if stranger != nil || nobody != nil || err1.Error() != err2.Error() {
+	stranger, err1 := r.PrepareSend(t.Context(), life, alice, text(wire.Direct(alice.ID, carol.ID), "x"))
+	nobody, err2 := r.PrepareSend(t.Context(), life, alice, text(wire.Direct(alice.ID, 99), "x"))
+	if stranger != (chat.Sending{}) || nobody != (chat.Sending{}) || err1.Error() != err2.Error() {
 		t.Fatalf("a stranger: %v, nobody: %v", err1, err2)
 	}
 }
@@ -69,11 +76,11 @@ func TestI8_ARuleThatIsNotKnownIsRefusedWhileTheDatabaseIsAway(t *testing.T) {
 	r.friends(alice, carol)
 	node := chat.New(r.opts) // another node, which knows nothing yet
 	send := func(to chat.Account) error {
-		_, err := node.PrepareSend(t.Context(), alice, text(wire.Direct(alice.ID, to.ID), "x"))
+		_, err := node.PrepareSend(t.Context(), life, alice, text(wire.Direct(alice.ID, to.ID), "x"))
 		return err
 	}
 	cached := func(to chat.Account) bool {
-		_, decided, err := node.PrepareCached(alice, text(wire.Direct(alice.ID, to.ID), "x"))
+		_, decided, err := node.PrepareCached(life, alice, text(wire.Direct(alice.ID, to.ID), "x"))
 		r.must(err)
 		return decided
 	}
@@ -107,7 +114,7 @@ func (r *rig) write(next int64, messages ...*pb.Message) {
 	p := eventlog.PartitionOf("d:1:2", 4)
 	offsets, err := r.store.HistoryOffsets(r.Context(), chat.TopicMessages)
 	r.must(err)
-	_, _, err = r.store.WriteBatch(r.Context(), chat.Batch{Topic: chat.TopicMessages, Partition: p, From: offsets[p], Next: next, Messages: messages})
+	_, err = r.store.WriteBatch(r.Context(), chat.Batch{Topic: chat.TopicMessages, Partition: p, From: offsets[p], Next: next, Messages: messages})
 	r.must(err)
 }
 
@@ -116,24 +123,28 @@ func TestFindSent_FoundReusedOrWhereToSearch(t *testing.T) {
 	m := chattest.Message("d:1:2", 1, 5, "a")
 	r.write(9, m)
 	ctx := t.Context()
-	got, err := r.FindSent(ctx, m)
+	alice := chat.Account{ID: 1}
+	again := func(m *pb.Message) *pb.SendRequest {
+		return &pb.SendRequest{Conversation: m.GetConversation(), ClientMsgId: m.GetClientMsgId(), Payload: m.GetPayload(), Resend: true}
+	}
+	got, err := r.FindSent(ctx, alice, again(m)) // of friends or not: they may have been when it was sent
 	r.must(err)
 	if !got.Found || got.Seq != m.GetSeq() || got.TimeMs != m.GetTimeMs() {
 		t.Fatalf("got %+v", got)
 	}
-	got, err = r.FindSent(ctx, chattest.Message("d:1:2", 1, 0, "b"))
+	got, err = r.FindSent(ctx, alice, again(chattest.Message("d:1:2", 1, 0, "b")))
 	r.must(err)
 	if got.Found || got.SearchFrom != 9 {
 		t.Fatalf("got %+v", got)
 	}
 	other := chattest.Message("d:1:2", 1, 0, "not a")
 	other.ClientMsgId = m.GetClientMsgId()
-	if _, err := r.FindSent(ctx, other); code(err) != pb.Code_CODE_ID_REUSED {
+	if _, err := r.FindSent(ctx, alice, again(other)); code(err) != pb.Code_CODE_ID_REUSED {
 		t.Fatal(err)
 	}
 	for _, op := range []chat.Op{chat.OpFindMessage, chat.OpHistoryOffsets} {
 		r.failing(op)
-		_, err := r.FindSent(ctx, m)
+		_, err := r.FindSent(ctx, alice, again(m))
 		r.away(string(op), err)
 	}
 }

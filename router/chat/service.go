@@ -41,6 +41,7 @@ type Service struct {
 	hasher   *hasher
 	attempts *attempts
 	friends  *friendCache
+	permits  *Permits
 }
 
 // New makes a Service.
@@ -67,6 +68,7 @@ func New(o Options) *Service {
 		hasher:   newHasher(o.Argon, o.Hashers, o.HashQueue),
 		attempts: newAttempts(o.Attempts, o.AttemptEvery, maxAttemptKeys),
 		friends:  newFriendCache(o.FriendCache, o.FriendTTL),
+		permits:  NewPermits(),
 	}
 }
 

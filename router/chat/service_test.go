@@ -416,7 +416,7 @@ func TestI9_FailuresHoldNoSecrets(t *testing.T) {
 	r := newRig(t)
 	r.failing(chat.OpCreateAccount, chat.OpCreateSession, chat.OpPair)
 	_, err1 := r.Register(t.Context(), &pb.RegisterRequest{Name: "alice", Password: "s3cret-pass", Device: device(1)}, "x")
-	_, err2 := r.PrepareSend(t.Context(), chat.Account{ID: 1}, text("d:1:2", "s3cret-text"))
+	_, err2 := r.PrepareSend(t.Context(), life, chat.Account{ID: 1}, text("d:1:2", "s3cret-text"))
 	for _, err := range []error{err1, err2} {
 		r.away("", err)
 		if strings.Contains(fmt.Sprintf("%+v %#v", err, err), "s3cret") {

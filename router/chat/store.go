@@ -187,16 +187,27 @@ type Batch struct {
 	// Messages, in seq order, with Seq and TimeMs set. A message whose identity is known, or comes twice here, is not stored
 	// again: the lower seq stays.
 	Messages []*pb.Message
+	// Checks says of each message what its sender's right was checked against. Nil: of none is that known.
+	Checks []Check
 	// Dead are the records that could not be read, and those of a kind that this program does not know.
 	Dead []DeadRecord
 }
 
+// Check is what a sender's right was checked against: Record.Checked and Record.Version.
+type Check struct {
+	Checked bool
+	Version uint64
+}
+
+// Written counts what WriteBatch did not store: duplicates, of those with other content, and invalid messages.
+type Written struct{ Duplicates, Differing, Invalid int }
+
 // HistoryStore is written by the history consumer alone.
 type HistoryStore interface {
 	// WriteBatch stores a batch and moves the partition's offset from From to Next, all in one transaction. ErrFenced if the
-	// offset is not From: nothing is written. A partition without an offset stands at 0. It returns how many messages were
-	// duplicates, and of those how many had other content.
-	WriteBatch(ctx context.Context, b Batch) (duplicates, differing int, err error)
+	// offset is not From: nothing is written. A partition without an offset stands at 0. It keeps the closings among the messages,
+	// and does not store what is invalid by those that came before (see Closings): not even as the first of its identity.
+	WriteBatch(ctx context.Context, b Batch) (Written, error)
 	// HistoryOffsets gives the next offset due per partition, for those that have one.
 	HistoryOffsets(ctx context.Context, topic string) (map[int32]int64, error)
 }

@@ -20,13 +20,10 @@ type batch struct {
 	newest time.Time // the log's time of its last record
 	parsed []parsed  // what can be delivered, in order, until it was judged
 
-	// While refilling.
-	refillFrom int64
-	searchFrom int64             // from where on nothing may be left out for its age
-	wanted     map[identity]bool // the resends' identities
-	found      map[identity]firstSeen
-	below      []seen // everything found, for the window
-	overflow   bool   // it was too much for the window: only found counts
+	refill   refill
+	found    map[identity]firstSeen // by the refill, of the resends
+	closings chat.Closings          // found by the refill, and in the batch up to where it is judged
+	ends     []end                  // the same, to be remembered
 
 	messages []*message
 	rejected []rejected
@@ -95,9 +92,11 @@ func (p *Partition) begin(records []eventlog.Record) {
 		return
 	}
 	last := records[len(records)-1]
-	b := &batch{next: last.Offset + 1, newest: last.Time, refillFrom: p.window.start, searchFrom: p.window.start, named: map[int64]bool{}}
+	b := &batch{next: last.Offset + 1, newest: last.Time, named: map[int64]bool{}, closings: chat.Closings{}}
 	p.batch = b
 	p.stats.Records += len(records)
+	search, ends := p.window.start, p.closings.from
+	wanted := map[identity]bool(nil)
 	for _, r := range records {
 		rec, err := chat.ParseRecord(p.c.LogEpoch, r)
 		if err != nil || rec.Message == nil { // history keeps what cannot be read, or is of an unknown kind
@@ -106,19 +105,38 @@ func (p *Partition) begin(records []eventlog.Record) {
 		}
 		b.parsed = append(b.parsed, parsed{rec, r.Offset})
 		if rec.Resend && rec.SearchFrom < p.window.start {
-			if b.wanted == nil {
-				b.wanted = map[identity]bool{}
+			if wanted == nil {
+				wanted = map[identity]bool{}
 			}
-			b.wanted[chat.IdentityOf(rec.Message)] = true
-			b.searchFrom = min(b.searchFrom, max(rec.SearchFrom, 0))
+			wanted[chat.IdentityOf(rec.Message)] = true
+			search = min(search, max(rec.SearchFrom, 0))
+		}
+		if rec.Checked {
+			ends = min(ends, max(rec.CheckedFrom, 0))
 		}
 	}
-	if b.refillFrom = min(b.searchFrom, p.reach); b.refillFrom < p.window.start {
+	if p.needs(search, ends, wanted) {
 		p.stats.Refills++
 		p.enter(refilling)
 		return
 	}
 	p.judge()
+}
+
+// needs says whether the log is to be read again, and from where to where: for the window from search on or from its reach, and for
+// the ends of rights from ends on.
+func (p *Partition) needs(search, ends int64, wanted map[identity]bool) bool {
+	window := min(search, p.reach)
+	f := refill{from: window, windowFrom: window, searchFrom: search, wanted: wanted}
+	if window < p.window.start {
+		f.to = p.window.start
+	}
+	if ends < p.closings.from {
+		f.from, f.to = min(f.from, ends), max(f.to, p.closings.from)
+	}
+	f.lowest, f.whole = f.from, f.to >= p.closings.from
+	p.batch.refill = f
+	return f.to > 0
 }
 
 // refilled takes what is in the log below the window. The shell reads from the log's start if that is higher than what was
@@ -130,58 +148,81 @@ func (p *Partition) refilled(e Refilled) {
 		return
 	}
 	b := p.batch
+	f := &b.refill
 	for _, r := range e.Records {
-		rec, err := chat.ParseRecord(p.c.LogEpoch, r)
-		if err != nil || rec.Message == nil || r.Offset >= p.window.start {
-			continue
-		}
-		if r.Offset < b.searchFrom && b.newest.Sub(r.Time) > windowAge {
-			b.refillFrom, b.below = r.Offset+1, nil
-			continue
-		}
-		s := seen{chat.IdentityOf(rec.Message), firstSeen{r.Offset, r.Time, hashContent(rec.Message)}}
-		if _, known := b.found[s.id]; b.wanted[s.id] && !known {
-			b.found[s.id] = s.firstSeen
-		}
-		// A range too large for the window is searched for the wanted alone, and the window stays as it is.
-		if b.overflow = b.overflow || len(b.below) >= p.c.Window; !b.overflow {
-			b.below = append(b.below, s)
-		}
+		f.take(p.c.LogEpoch, r, p.window.start, p.c.Window, b.newest)
 	}
 	switch {
 	case e.Err != nil:
 		p.failed()
+	case e.Done && f.more():
+		p.enter(refilling)
 	case e.Done:
-		if !b.overflow {
-			p.window.extend(b.refillFrom, b.below)
-		}
-		b.below, p.reach = nil, full
+		p.refillDone(f)
 		p.judge()
 	}
 }
 
-// judge sorts out duplicates, and goes on with what is valid.
+// refillDone puts to use what was found.
+func (p *Partition) refillDone(f *refill) {
+	b := p.batch
+	b.found = map[identity]firstSeen{}
+	for _, s := range f.valid(f.hits) {
+		if _, known := b.found[s.id]; !known {
+			b.found[s.id] = s.firstSeen
+		}
+	}
+	if f.windowFrom < p.window.start {
+		if !f.overflow {
+			p.window.extend(f.windowFrom, f.valid(f.candidates))
+		}
+		p.reach = full
+	}
+	for _, e := range f.ends {
+		b.closings[e.Key()] = max(b.closings[e.Key()], e.Version)
+	}
+	b.ends = f.ends
+	if f.whole {
+		p.closings.from = min(p.closings.from, f.lowest)
+	}
+	b.refill = refill{}
+}
+
+// judge sorts out duplicates and what is invalid, and goes on with the rest.
 func (p *Partition) judge() {
 	b := p.batch
 	for _, r := range b.parsed {
+		if c, closes := chat.ClosingOf(r.Message); closes {
+			b.closings.Note(r.Message)
+			b.ends = append(b.ends, end{c, r.offset})
+		}
 		id := chat.IdentityOf(r.Message)
 		first, known := p.window.first[id]
 		if f, ok := b.found[id]; ok && (!known || f.offset < first.offset) {
 			first, known = f, true
 		}
 		hash := hashContent(r.Message)
-		if known && first.offset < r.offset {
+		if known && first.offset < r.offset { // of a valid one: so nothing was dropped if this one is not
 			p.stats.Duplicates++
 			if first.hash != hash {
 				p.stats.IDReused++
-				b.reject(r.Message, id.Sender)
+				b.reject(r.Message, id.Sender, wire.Errorf(pb.Code_CODE_ID_REUSED, "another message has this client_msg_id"))
 			}
+			continue
+		}
+		if r.Checked && max(p.closings.highest(id.Conversation, id.Sender), b.closings.Highest(id.Conversation, id.Sender)) > r.Version {
+			p.stats.Invalid++
+			b.reject(r.Message, id.Sender, chat.NoRight(id.Conversation))
 			continue
 		}
 		p.window.add(id, firstSeen{r.offset, time.UnixMilli(r.Message.GetTimeMs()), hash})
 		b.accept(r.Message, id.Sender)
 	}
-	b.parsed, b.found, b.wanted = nil, nil, nil
+	// Only now: what is forgotten for them may matter for this batch.
+	for _, e := range b.ends {
+		p.closings.note(e)
+	}
+	b.parsed, b.found, b.closings, b.ends = nil, nil, nil, nil
 	switch {
 	case len(b.messages) > 0:
 		p.enter(appending)
@@ -200,10 +241,9 @@ func (b *batch) accept(m *pb.Message, sender int64) {
 	b.locate(users...)
 }
 
-func (b *batch) reject(m *pb.Message, sender int64) {
-	reused := wire.Errorf(pb.Code_CODE_ID_REUSED, "another message has this client_msg_id")
+func (b *batch) reject(m *pb.Message, sender int64, why *wire.Error) {
 	b.rejected = append(b.rejected, rejected{m.GetSeq(), sender, &pb.Rejected{
-		Conversation: m.GetConversation(), ClientMsgId: m.GetClientMsgId(), Error: reused.Proto(),
+		Conversation: m.GetConversation(), ClientMsgId: m.GetClientMsgId(), Error: why.Proto(),
 	}})
 	b.locate(sender)
 }

@@ -77,7 +77,7 @@ func (Tick) event()      {}
 type Effect interface{ effect() }
 
 type (
-	// Refill reads the log from From, or its start if that is higher, up to To, for the dedupe window.
+	// Refill reads the log from From, or its start if that is higher, up to To, for the dedupe window and the closings.
 	Refill struct{ From, To int64 }
 	// AppendRecents appends to the recents.
 	AppendRecents struct {
@@ -133,6 +133,7 @@ type Stats struct {
 	Passed     int // of a kind that is not known, or unreadable
 	Duplicates int
 	IDReused   int // of the duplicates, with other content
+	Invalid    int // dropped, since the sender's right had ended before them in the log
 	Reached    int // recipients
 	Unreached  int // recipients, put on chat.push
 	Suspected  int // nodes given up

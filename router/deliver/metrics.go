@@ -20,6 +20,7 @@ type metrics struct {
 	suspected, skipped        prometheus.Counter
 	retries                   prometheus.Counter
 	refills, tailLost         prometheus.Counter
+	invalid                   prometheus.Counter
 	pushDropped               prometheus.Counter
 }
 
@@ -69,7 +70,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		suspected:   counter("nodes_suspected_total", "Times that a node did not answer in time and was given up."),
 		skipped:     counter("frames_skipped_total", "Frames to nodes that were given up or not sent."),
 		retries:     counter("retries_total", "Stages put off since Redis or the log did not answer."),
-		refills:     counter("refills_total", "Times that the log was read again to fill the dedupe window, at a takeover or for resends that reach below it."),
+		refills:     counter("refills_total", "Times that the log was read again to fill the dedupe window and for the ends of rights, at a takeover or for records that reach below what is known."),
+		invalid:     counter("invalid_total", "Messages dropped, since the sender's right to write had ended before them in the log. None was acknowledged."),
 		tailLost:    counter("recents_tail_lost_total", "Messages whose prev was made unknown since the recents lack what was appended."),
 		pushDropped: counter("push_dropped_total", "Push records that the log will never take."),
 	}
@@ -94,5 +96,6 @@ func (m *metrics) count(s Stats) {
 	add(m.skipped, s.Skipped)
 	add(m.retries, s.Retries)
 	add(m.refills, s.Refills)
+	add(m.invalid, s.Invalid)
 	add(m.tailLost, s.TailLost)
 }

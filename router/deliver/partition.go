@@ -40,8 +40,8 @@ type Config struct {
 	KnockFor time.Duration
 	// Reach is how many records below Start, at most, the dedupe window is filled with before the first is judged.
 	Reach int64
-	// Window, Conversations, Nodes bound what is remembered: identities, last positions, incarnations.
-	Window, Conversations, Nodes int
+	// Window, Conversations, Closings, Nodes bound what is remembered: identities, last positions, ends of rights, incarnations.
+	Window, Conversations, Closings, Nodes int
 }
 
 // DefaultConfig has what does not depend on the partition. A window entry is about 250 bytes.
@@ -49,7 +49,7 @@ func DefaultConfig() Config {
 	return Config{
 		Wait: 250 * time.Millisecond, CommitEvery: time.Second, ReleaseWithin: 2 * time.Second,
 		Backoff: 20 * time.Millisecond, BackoffMost: time.Second, KnockFor: 30 * time.Second,
-		Reach: 4_096, Window: 16_384, Conversations: 8_192, Nodes: 1_024,
+		Reach: 4_096, Window: 16_384, Conversations: 8_192, Closings: 8_192, Nodes: 1_024,
 	}
 }
 
@@ -98,6 +98,7 @@ type Partition struct {
 	history      int64
 	settled      settling
 	window       window
+	closings     closings
 	reach        int64 // to where the window is still to be filled, or full
 	last         lastSeqs
 	nodes        nodes
@@ -111,7 +112,7 @@ func NewPartition(now time.Time, c Config) *Partition {
 	p := &Partition{
 		c: c, done: c.Start, committed: c.Start, asked: c.Start,
 		storeEpoch: c.StoreEpoch, storeEpochAt: now, history: c.History,
-		window: newWindow(c.Start, c.Window), last: newLastSeqs(c.Conversations), nodes: newNodes(c.Nodes),
+		window: newWindow(c.Start, c.Window), closings: newClosings(c.Start, c.Closings), last: newLastSeqs(c.Conversations), nodes: newNodes(c.Nodes),
 	}
 	p.fill(c.Start)
 	if c.StoreLost {
@@ -236,8 +237,8 @@ func (p *Partition) ask() {
 	b := p.batch
 	switch p.phase {
 	case refilling:
-		b.found, b.below, b.overflow = map[identity]firstSeen{}, nil, false
-		p.emit(Refill{From: b.refillFrom, To: p.window.start})
+		b.refill.begin()
+		p.emit(Refill{From: b.refill.from, To: b.refill.to})
 	case appending:
 		p.emit(AppendRecents{Messages: b.recents(), KeepAbove: eventlog.Seq(p.c.LogEpoch, p.history)})
 	case locating:

@@ -35,16 +35,26 @@ type msg struct {
 	Resend       bool
 	SearchFrom   int64
 	At           time.Time
+	// Version and From, if Version is not 0, are what the sender's right was checked against. Closes, if not 0, makes it the notice
+	// that ends the right of both by that version.
+	Version uint64
+	From    int64
+	Closes  uint64
 }
 
 func messageID(n int) string { return fmt.Sprintf("0192f0c1-0000-7000-8000-%012d", n) }
 
 func (m msg) record(t fataler) eventlog.Record {
+	payload := &pb.Payload{Kind: &pb.Payload_Text{Text: &pb.Text{Text: m.Text}}}
+	if m.Closes != 0 {
+		payload.Kind = &pb.Payload_Friend{Friend: &pb.FriendNotice{Change: pb.FriendNotice_CHANGE_REMOVED, Version: m.Closes}}
+	}
 	e, err := chat.Record{
 		Kind: chat.KindMessage, Resend: m.Resend, SearchFrom: m.SearchFrom,
+		Checked: m.Version != 0, Version: m.Version, CheckedFrom: m.From,
 		Message: &pb.Message{
 			Conversation: m.Conversation, Sender: &pb.User{Id: wire.FormatID(m.Sender)}, ClientMsgId: messageID(m.ID),
-			Payload: &pb.Payload{Kind: &pb.Payload_Text{Text: &pb.Text{Text: m.Text}}},
+			Payload: payload,
 		},
 	}.Entry(1)
 	if err != nil {

@@ -485,7 +485,7 @@ func TestRouter_ResendBelowTheWindow_IsFoundInTheLog(t *testing.T) {
 		r1.stop()
 		// History has it all by the time of the takeover; the resend was stamped before.
 		p := eventlog.PartitionOf("d:1:2", partitions)
-		if _, _, err := c.sql.WriteBatch(t.Context(), chat.Batch{Topic: chat.TopicMessages, Partition: p, Next: 5}); err != nil {
+		if _, err := c.sql.WriteBatch(t.Context(), chat.Batch{Topic: chat.TopicMessages, Partition: p, Next: 5}); err != nil {
 			t.Fatal(err)
 		}
 		r2 := c.router("r2", nil)
@@ -516,7 +516,7 @@ func TestRouter_StartsAtTheLowerOfCommittedAndHistory(t *testing.T) {
 				}
 				p := eventlog.PartitionOf("d:1:2", partitions)
 				if at.history > 0 {
-					if _, _, err := c.sql.WriteBatch(t.Context(), chat.Batch{Topic: chat.TopicMessages, Partition: p, Next: at.history}); err != nil {
+					if _, err := c.sql.WriteBatch(t.Context(), chat.Batch{Topic: chat.TopicMessages, Partition: p, Next: at.history}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -554,7 +554,7 @@ func TestRouter_KilledBeforeItsFirstCommit_AllArrive(t *testing.T) {
 			c.send(2, i)
 		}
 		p := eventlog.PartitionOf("d:1:2", partitions)
-		if _, _, err := c.sql.WriteBatch(t.Context(), chat.Batch{Topic: chat.TopicMessages, Partition: p, Next: n}); err != nil {
+		if _, err := c.sql.WriteBatch(t.Context(), chat.Batch{Topic: chat.TopicMessages, Partition: p, Next: n}); err != nil {
 			t.Fatal(err)
 		}
 		r2 := c.router("r2", nil)

@@ -20,12 +20,17 @@ import (
 // world is one partition with everything around it, driven by one goroutine: routers that come and go, nodes that are slow,
 // cut off or dead to the world, a Redis that fails and forgets, a history that lags.
 type world struct {
-	t    *rapid.T
-	now  time.Time
-	log  []msg
-	dup  map[int64]bool // offsets of duplicates
-	hist int64
-	comm int64
+	t   *rapid.T
+	now time.Time
+	log []msg
+	dup map[int64]bool // offsets of duplicates, and of what was dropped as invalid
+	// version is of each conversation's pair, closed the version of its last closing in the log.
+	version, closed map[string]uint64
+	ids             int
+	stuck           []msg // checked, and on their way to the log for long
+	closing         []msg // decided, not in the log yet
+	hist            int64
+	comm            int64
 
 	recents map[string][]int64 // offsets
 	store   int                // life of the stored data
@@ -78,7 +83,7 @@ func (w *world) chance(what string, oneIn int) bool {
 
 func newWorld(t *rapid.T) *world {
 	w := &world{
-		t: t, now: began, dup: map[int64]bool{}, recents: map[string][]int64{}, places: map[int64][]*connection{},
+		t: t, now: began, dup: map[int64]bool{}, version: map[string]uint64{}, closed: map[string]uint64{}, recents: map[string][]int64{}, places: map[int64][]*connection{},
 		acked: map[string]bool{}, pushed: map[string]bool{},
 	}
 	for _, n := range []string{"a", "b"} {
@@ -147,21 +152,31 @@ func (w *world) disconnect() {
 func (w *world) produce() {
 	o := int64(len(w.log))
 	m := d(o)
-	m.At = w.now
+	w.ids++
+	m.ID = w.ids
 	m.Conversation = rapid.SampledFrom([]string{"d:1:2", "d:1:3"}).Draw(w.t, "conversation")
 	m.Sender = 1
 	// A resend comes only of what the node did not find in the database.
 	written := map[int]bool{}
-	for _, m := range w.log[:w.hist] {
-		written[m.ID] = true
+	for o, m := range w.log[:w.hist] {
+		if w.valid(int64(o)) {
+			written[m.ID] = true
+		}
 	}
 	unsettled := slices.DeleteFunc(slices.Clone(w.log[w.hist:]), func(m msg) bool { return written[m.ID] })
 	if len(unsettled) > 0 && rapid.IntRange(1, 4).Draw(w.t, "resend") == 1 {
 		first := rapid.SampledFrom(unsettled).Draw(w.t, "first")
-		m.ID, m.Conversation, m.Resend, m.SearchFrom = first.ID, first.Conversation, true, w.hist
-		w.dup[o] = true
+		m = first
+		m.Resend, m.SearchFrom = true, w.hist
 	}
-	w.log = append(w.log, m)
+	if m.Closes == 0 {
+		m.Version, m.From = w.version[m.Conversation]+1, w.seen()
+	}
+	if rapid.IntRange(1, 5).Draw(w.t, "stuck") <= 2 && m.Closes == 0 {
+		w.stuck = append(w.stuck, m)
+		return
+	}
+	w.write(m)
 }
 
 func (w *world) valid(offset int64) bool { return !w.dup[offset] }
@@ -543,6 +558,7 @@ func TestR44_Partition_WhateverHappens_NothingIsLostOrComesTwice(t *testing.T) {
 		actions := map[string]func(){
 			"connect": w.connect, "disconnect": w.disconnect, "produce": w.produce, "read": w.read, "fly": w.fly,
 			"work": w.work, "history": w.historyWrites, "forget": w.forget, "reregister": w.reregister, "notice": w.notice,
+			"remove": w.remove, "close": w.close, "unstick": w.unstick,
 			"wait a little": func() { w.wait(30 * time.Millisecond) },
 			"wait long":     func() { w.wait(time.Second) },
 			"kill":          func() { w.retire(); w.takeover() },
@@ -562,6 +578,7 @@ func TestR44_Partition_WhateverHappens_NothingIsLostOrComesTwice(t *testing.T) {
 		for range 6 {
 			names = append(names, "work", "fly", "read", "work", "produce")
 		}
+		names = append(names, "remove", "close", "unstick", "history", "unstick", "close", "takeover", "release")
 		for _, name := range rapid.SliceOfN(rapid.SampledFrom(names), 30, 200).Draw(rt, "actions") {
 			actions[name]()
 		}

@@ -9,6 +9,9 @@
 // from H on, finds a, and drops b. This holds also for a copy that a broken connection wrote late, since it asks nothing of the
 // order in which the copies were produced. The database keeps the lower of the two by its unique key.
 //
+// A row that ends somebody's right to write is produced only after a fence: whoever brings it, no message is on its way any more
+// that was checked against an older version (design.md, "Exact removals").
+//
 // Earlier rows of a conversation go first: rows are read in version order, and each awaits the log's answer before the next is
 // produced. A second publisher may repeat an earlier row behind a later one, but that is then a copy, and dropped.
 package outbox
@@ -48,6 +51,7 @@ type Leases interface {
 // Names of the points that Options.Failpoint is called at.
 const (
 	BeforeProduce = "outbox/before-produce"
+	AfterFence    = "outbox/after-fence" // of a row that closes
 	BeforeDelete  = "outbox/before-delete"
 )
 
@@ -68,6 +72,9 @@ type Options struct {
 	Batch int
 	// Clock is time and goroutines. Default clock.Real.
 	Clock clock.Clock
+	// Fence is called before a row that ends somebody's right to write (chat.ClosingOf) is produced: see package fence. Without it
+	// such rows are not produced.
+	Fence func(ctx context.Context, conversation string, version uint64) error
 	// Failpoint, if not nil, is called at each named point, for tests that end the process there.
 	Failpoint  func(name string)
 	Logger     *zap.Logger
@@ -90,6 +97,8 @@ type metrics struct {
 	waiting prometheus.Gauge
 }
 
+var errNoFence = errors.New("outbox: the end of a right cannot be produced without a fence")
+
 // New makes a Publisher.
 func New(o Options) (*Publisher, error) {
 	if o.Clock == nil {
@@ -103,6 +112,9 @@ func New(o Options) (*Publisher, error) {
 	}
 	if o.Batch <= 0 {
 		o.Batch = 200
+	}
+	if o.Fence == nil {
+		o.Fence = func(context.Context, string, uint64) error { return errNoFence }
 	}
 	if o.Failpoint == nil {
 		o.Failpoint = func(string) {}
@@ -171,6 +183,12 @@ func (p *Publisher) produce(ctx context.Context, row chat.Outgoing) (result stri
 		return "", err
 	case sent.Found:
 		return "found", nil
+	}
+	if c, closes := chat.ClosingOf(row.Message); closes {
+		if err := p.opts.Fence(ctx, c.Conversation, c.Version); err != nil {
+			return "", err
+		}
+		p.opts.Failpoint(AfterFence)
 	}
 	record := chat.Record{Kind: chat.KindMessage, Message: row.Message, Resend: true, SearchFrom: sent.SearchFrom}
 	entry, err := record.Entry(p.opts.Partitions)

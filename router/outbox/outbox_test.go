@@ -156,7 +156,7 @@ func (f *fixture) history(conversation string) {
 		}
 	}
 	if len(b.Messages) > 0 {
-		_, _, err := f.store.WriteBatch(f.Context(), b)
+		_, err := f.store.WriteBatch(f.Context(), b)
 		f.must(err)
 		f.written[p] = b.Next
 	}

@@ -61,5 +61,6 @@ func BenchmarkThroughput(b *testing.B) {
 
 type quietNode struct{ *fakeNode }
 
-func (quietNode) Forward(uint64, Forward) Answer { return Answer{Status: StatusDelivered} }
-func (quietNode) LinkLost(uint64)                {}
+func (quietNode) Forward(uint64, Forward) Answer   { return Answer{Status: StatusDelivered} }
+func (quietNode) Fence(_ Fence, done func(string)) { done("") }
+func (quietNode) LinkLost(uint64)                  {}

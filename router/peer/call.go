@@ -5,11 +5,12 @@ import (
 	"time"
 )
 
-// call is a Forward under way. It belongs to its remote's calls until that takes it out, and who took it out tells it: so it is
+// call is a Forward or a Fence under way. It belongs to its remote's calls until that takes it out, and who took it out tells it: so it is
 // told once.
 type call struct {
 	id       uint64
 	done     func(Answer, error)
+	fenced   func(Fenced, error) // instead of done: of a Fence
 	begun    time.Time
 	deadline time.Time
 	err      error // what to tell, once it failed
@@ -17,11 +18,20 @@ type call struct {
 }
 
 func (c *call) tell(m *poolMetrics, a Answer, err error) {
+	if c.fenced != nil {
+		c.tellFenced(m, Fenced{}, err)
+		return
+	}
 	m.answers.WithLabelValues(resultOf(err, resultAnswered)).Inc()
 	if err == nil {
 		m.duration.Observe(time.Since(c.begun).Seconds())
 	}
 	c.done(a, err)
+}
+
+func (c *call) tellFenced(m *poolMetrics, f Fenced, err error) {
+	m.fences.WithLabelValues(resultOf(err, resultAnswered)).Inc()
+	c.fenced(f, err)
 }
 
 // calls are those under way on one remote: by id, and the earliest deadline first.

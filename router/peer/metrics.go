@@ -29,6 +29,7 @@ const (
 	kindKick    = "kick"
 	kindPing    = "ping"
 	kindAsk     = "ask"
+	kindFence   = "fence"
 	kindUnknown = "unknown"
 )
 
@@ -53,6 +54,7 @@ type poolMetrics struct {
 	late     prometheus.Counter
 	unknown  prometheus.Counter
 	kicks    *prometheus.CounterVec
+	fences   *prometheus.CounterVec
 	queued   prometheus.Gauge
 	duration prometheus.Histogram
 }
@@ -79,11 +81,12 @@ func newPoolMetrics(reg prometheus.Registerer) (*poolMetrics, error) {
 		late:    prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Name: "late_answers_total", Help: "Answers after their time."}),
 		unknown: prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Name: "unknown_frames_total", Help: "Frames of a kind that is not known."}),
 		kicks:   byLabel(ns, "kicks_total", "Kicks by what became of them.", "result"),
+		fences:  byLabel(ns, "fences_total", "Fences by what became of them.", "result"),
 		queued:  prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "queued_bytes", Help: "Bytes that wait to be written to links."}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: ns, Name: "forward_seconds",
 			Help: "From Send to the answer.", Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .3}}),
 	}
-	return m, register(reg, m.links, m.dials, m.lost, m.answers, m.late, m.unknown, m.kicks, m.queued, m.duration)
+	return m, register(reg, m.links, m.dials, m.lost, m.answers, m.late, m.unknown, m.kicks, m.fences, m.queued, m.duration)
 }
 
 func byLabel(namespace, name, help, label string) *prometheus.CounterVec {

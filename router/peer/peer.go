@@ -84,11 +84,27 @@ type Kick struct {
 	Reason      pb.Closing_Reason
 }
 
+// Fence asks a node to have no message on its way to a conversation that was checked against a version below this one.
+type Fence struct {
+	Conversation string
+	Version      uint64
+}
+
+// Fenced is a node's answer to a Fence: it is so.
+type Fenced struct {
+	// Self is the process's life, Incarnation what it held when the Fence came, or empty: so that nobody takes it for another
+	// node's answer who now has that one's address.
+	Self, Incarnation string
+}
+
 // Handler takes what comes over links. Calls of one link come one at a time, in order; different links at the same time.
 type Handler interface {
 	// Forward must not block for long: the router waits. link is unique to the link it came over. f's slices may be kept.
 	Forward(link uint64, f Forward) Answer
 	Kick(k Kick)
+	// Fence must not wait. It has done called once it is fenced, from any goroutine and perhaps at once, with the incarnation that
+	// it held when it was called.
+	Fence(f Fence, done func(incarnation string))
 	// LinkLost says that this link broke: nothing more comes over it, and something may have been on its way. A link that its
 	// dialer closed with a good-bye (of TLS), having nothing under way, is not lost.
 	LinkLost(link uint64)

@@ -33,7 +33,14 @@ type fakeNode struct {
 	links    map[uint64]int // forwards by link
 	kicks    []Kick
 	lost     []uint64
+	fences   []fenceAsked
 	late     int // forwards after LinkLost
+}
+
+// fenceAsked is a Fence that awaits its answer.
+type fenceAsked struct {
+	Fence
+	done func(incarnation string)
 }
 
 func newFakeNode() *fakeNode {
@@ -57,7 +64,11 @@ func (n *fakeNode) Forward(link uint64, f Forward) Answer {
 	return a
 }
 
-func (n *fakeNode) Kick(k Kick)          { n.change(func() { n.kicks = append(n.kicks, k) }) }
+func (n *fakeNode) Kick(k Kick) { n.change(func() { n.kicks = append(n.kicks, k) }) }
+func (n *fakeNode) Fence(f Fence, done func(string)) {
+	n.change(func() { n.fences = append(n.fences, fenceAsked{f, done}) })
+}
+
 func (n *fakeNode) LinkLost(link uint64) { n.change(func() { n.lost = append(n.lost, link) }) }
 
 func (n *fakeNode) change(f func()) {

@@ -29,7 +29,7 @@ type PoolOptions struct {
 	Lost func(addr string)
 	// DialTimeout is for connecting, the handshake and Hello together. Default 2 s.
 	DialTimeout time.Duration
-	// IdleAfter is how long a link lives without Send or Kick. Default 5 min.
+	// IdleAfter is how long a link lives without Send, Fence or Kick. Default 5 min.
 	IdleAfter time.Duration
 	// MaxQueued bounds the bytes that wait on one link. Default 16 MiB.
 	MaxQueued int
@@ -101,6 +101,21 @@ func (p *Pool) Send(addr string, f Forward, timeout time.Duration, done func(Ans
 	if err == nil {
 		encoded, err = encode(frame)
 	}
+	p.call(addr, c, encoded, err)
+}
+
+// Fence sends f to the process at addr, as Send does.
+func (p *Pool) Fence(addr string, f Fence, timeout time.Duration, done func(Fenced, error)) {
+	now := time.Now()
+	c := &call{id: p.nextID.Add(1), fenced: done, begun: now, deadline: now.Add(timeout)}
+	encoded, err := encode(&peerv1.Frame{Body: &peerv1.Frame_Fence{Fence: &peerv1.Fence{
+		Id: c.id, Conversation: f.Conversation, Version: f.Version,
+	}}})
+	p.call(addr, c, encoded, err)
+}
+
+// call has a call's frame sent; with err it only sees to it that the call is told.
+func (p *Pool) call(addr string, c *call, encoded []byte, err error) {
 	for {
 		r := p.remote(addr)
 		if r == nil {

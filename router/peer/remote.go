@@ -272,19 +272,29 @@ func (r *remote) read(frames *frameReader) error {
 			if err != nil {
 				return err
 			}
-			r.mu.Lock()
-			c := r.calls.take(b.Answer.Id)
-			r.mu.Unlock()
-			if c == nil {
-				m.late.Inc()
-				continue
+			if c := r.answered(b.Answer.Id, false); c != nil {
+				c.tell(m, a, nil)
 			}
-			c.tell(m, a, nil)
+		case *peerv1.Frame_Fenced:
+			if c := r.answered(b.Fenced.Id, true); c != nil {
+				c.tellFenced(m, Fenced{Self: b.Fenced.Self, Incarnation: b.Fenced.Incarnation}, nil)
+			}
 		case *peerv1.Frame_Pong:
 		default:
 			m.unknown.Inc()
 		}
 	}
+}
+
+// answered takes the call that an answer is for: nil if it came too late, or answers what was not asked.
+func (r *remote) answered(id uint64, fence bool) *call {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c := r.calls.byID[id]; c == nil || (c.fenced != nil) != fence {
+		r.pool.metrics.late.Inc()
+		return nil
+	}
+	return r.calls.take(id)
 }
 
 // lost fails all that is under way.

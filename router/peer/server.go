@@ -340,6 +340,15 @@ func (l *link) handle(f *peerv1.Frame) error {
 	case *peerv1.Frame_Kick:
 		frames.WithLabelValues(kindKick).Inc()
 		l.server.o.Handler.Kick(kickIn(b.Kick))
+	case *peerv1.Frame_Fence:
+		frames.WithLabelValues(kindFence).Inc()
+		id := b.Fence.Id
+		l.server.o.Handler.Fence(Fence{Conversation: b.Fence.Conversation, Version: b.Fence.Version}, func(incarnation string) {
+			// A link that is gone or full needs no word: who asked takes silence for what it is.
+			_ = l.put(&peerv1.Frame{Body: &peerv1.Frame_Fenced{Fenced: &peerv1.Fenced{
+				Id: id, Self: l.server.o.Self, Incarnation: incarnation,
+			}}})
+		})
 	case *peerv1.Frame_Ping:
 		frames.WithLabelValues(kindPing).Inc()
 		return l.put(&peerv1.Frame{Body: &peerv1.Frame_Pong{Pong: &peerv1.Pong{}}})

@@ -9,7 +9,7 @@ import (
 type KeeperOptions struct {
 	// NewIncarnation makes a boot id that nobody ever used.
 	NewIncarnation func() string
-	// LeaseTTL is how long others reckon with the node after it renewed its lease last. Default 10 s.
+	// LeaseTTL is how long others reckon with the node after it renewed its lease last. Default presence.LeaseTTL.
 	LeaseTTL time.Duration
 	// LeaseMargin is how much sooner the node itself stops, for clocks that run at another speed. Default 500 ms.
 	LeaseMargin time.Duration
@@ -33,7 +33,7 @@ type KeeperOptions struct {
 }
 
 func (o KeeperOptions) withDefaults() KeeperOptions {
-	setDefault(&o.LeaseTTL, 10*time.Second)
+	setDefault(&o.LeaseTTL, LeaseTTL)
 	setDefault(&o.LeaseMargin, 500*time.Millisecond)
 	setDefault(&o.RenewEvery, 3*time.Second)
 	setDefault(&o.RetryAfter, 500*time.Millisecond)

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -23,6 +25,8 @@ const (
 	OpOwners     Op = "owners"
 	OpRenew      Op = "renew"
 	OpRelease    Op = "release"
+	OpLives      Op = "lives"
+	OpRevoke     Op = "revoke"
 	OpAppend     Op = "append"
 	OpPage       Op = "page"
 	OpHeads      Op = "heads"
@@ -328,6 +332,41 @@ func (m *Memory) Release(ctx context.Context, name, owner string) error {
 		delete(m.leases, name)
 	}
 	return m.opts.Lost(OpRelease)
+}
+
+// Lives implements Lives.
+func (m *Memory) Lives(ctx context.Context) ([]Life, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin(ctx, OpLives); err != nil {
+		return nil, err
+	}
+	var lives []Life
+	for _, name := range slices.Sorted(maps.Keys(m.leases)) {
+		l, held := m.leaseLocked(name)
+		if !held {
+			continue
+		}
+		if incarnation, ok := LeasedIncarnation(name); ok {
+			lives = append(lives, Life{Incarnation: incarnation, Addr: l.value})
+		} else if _, live := m.leaseLocked(IncarnationLease(l.owner)); !live && name == RevokedLease(l.owner) {
+			lives = append(lives, Life{Incarnation: l.owner, Revoked: true})
+		}
+	}
+	slices.SortFunc(lives, func(a, b Life) int { return strings.Compare(a.Incarnation, b.Incarnation) })
+	return lives, nil
+}
+
+// Revoke implements Lives.
+func (m *Memory) Revoke(ctx context.Context, incarnation string, stay time.Duration) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin(ctx, OpRevoke); err != nil {
+		return err
+	}
+	delete(m.leases, IncarnationLease(incarnation))
+	m.leases[RevokedLease(incarnation)] = memLease{owner: incarnation, until: m.opts.Now().Add(stay)}
+	return m.opts.Lost(OpRevoke)
 }
 
 // Append implements Recents.

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -62,7 +63,7 @@ type Leases interface {
 	Release(ctx context.Context, name, owner string) error
 }
 
-// LeaseSets are calls for many leases at once: one round trip to one server, whatever their number. The answers are ordered as
+// LeaseSets are calls for many leases at once, but not those of incarnations (see Lives): one round trip to one server, whatever their number. The answers are ordered as
 // the names. With an error nothing is known of any of them.
 type LeaseSets interface {
 	// Owners tells who has each lease, "" for nobody.
@@ -73,8 +74,40 @@ type LeaseSets interface {
 	RenewEach(ctx context.Context, names []string, owner string, ttl time.Duration) ([]bool, error)
 }
 
+// LeaseTTL is how long others reckon with a node after it renewed its lease last. All nodes of a cluster have the same.
+const LeaseTTL = 10 * time.Second
+
+// Life is an incarnation that others reckon with.
+type Life struct {
+	Incarnation string
+	// Addr is the node's peer address, from its lease; empty if Revoked.
+	Addr string
+	// Revoked: its lease was taken from it not long ago. The node may not have noticed yet.
+	Revoked bool
+}
+
+// Lives is for who must know of every node that may take messages.
+type Lives interface {
+	// Lives gives all incarnations with a lease, and those whose lease was revoked not longer ago than was told then, by
+	// incarnation. All that was lost is missing: see Epoch.
+	Lives(ctx context.Context) ([]Life, error)
+	// Revoke takes an incarnation's lease from it: it is not to be had again, by nobody. It stays among the Lives for a time,
+	// counted from when the lease was gone, or for longer.
+	Revoke(ctx context.Context, incarnation string, stay time.Duration) error
+}
+
 // IncarnationLease is the lease of a node's life; its owner is the incarnation, its value the node's peer address.
-func IncarnationLease(incarnation string) string { return "node:" + incarnation }
+func IncarnationLease(incarnation string) string { return incarnationLease + incarnation }
+
+const incarnationLease = "node:"
+
+// LeasedIncarnation is whose lease a name is, if it is one of IncarnationLease.
+func LeasedIncarnation(name string) (incarnation string, ok bool) {
+	return strings.CutPrefix(name, incarnationLease)
+}
+
+// RevokedLease is where a store notes that an incarnation's lease was revoked.
+func RevokedLease(incarnation string) string { return "revoked:" + incarnation }
 
 // Recent is a message among a conversation's last ones.
 type Recent struct {
@@ -133,6 +166,7 @@ type Store interface {
 	Registry
 	Leases
 	LeaseSets
+	Lives
 	Recents
 }
 

@@ -143,14 +143,14 @@ func (r *Reader) headsFromLog(ctx context.Context, user int64) ([]*pb.Head, erro
 	}
 	var late []*pb.Message
 	for p, end := range ends {
-		err := r.read(ctx, int32(p), offsets[int32(p)], end, func(m *pb.Message) {
-			if c, err := wire.ParseConversation(m.GetConversation()); err == nil && c.Has(user) {
-				late = append(late, m)
-			}
+		valid, err := r.valid(ctx, int32(p), offsets[int32(p)], end, func(conversation string) bool {
+			c, err := wire.ParseConversation(conversation)
+			return err == nil && c.Has(user)
 		})
 		if err != nil {
 			return nil, err
 		}
+		late = append(late, valid...)
 	}
 	for _, m := range once(late) {
 		h := heads.get(m.GetConversation())

@@ -58,16 +58,58 @@ func (r *Reader) tail(ctx context.Context, q query, from, upTo int64) (tailPage,
 		upTo = min(upTo, from+most)
 	}
 	t.stretch = stretch{from: r.seq(from) - 1, to: max(r.seq(from), r.seq(upTo))}
-	err := r.read(ctx, partition, from, upTo, func(m *pb.Message) {
-		if m.GetConversation() == q.conversation {
-			t.messages = append(t.messages, m)
-		}
-	})
+	valid, err := r.valid(ctx, partition, from, upTo, func(conversation string) bool { return conversation == q.conversation })
 	if err != nil {
 		return t, err
 	}
-	t.messages = once(t.messages)
+	t.messages = once(valid)
 	return t, r.sift(ctx, q, &t)
+}
+
+// valid reads the valid messages of some conversations with from <= offset < upTo. What ended their senders' rights may stand below, down to
+// where these were checked: that is read as well, which is seldom more than a few records.
+func (r *Reader) valid(ctx context.Context, partition int32, from, upTo int64, wanted func(conversation string) bool) ([]*pb.Message, error) {
+	var all []chat.Record
+	closings, since := chat.Closings{}, from
+	err := r.read(ctx, partition, from, upTo, func(rec chat.Record) {
+		if !wanted(rec.Message.GetConversation()) {
+			return
+		}
+		closings.Note(rec.Message)
+		if closings.Invalid(rec) {
+			return
+		}
+		all = append(all, rec)
+		if rec.Checked {
+			since = min(since, max(rec.CheckedFrom, 0))
+		}
+	})
+	below := chat.Closings{}
+	if err == nil && since < from {
+		err = r.closings(ctx, partition, since, from, below)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var messages []*pb.Message
+	for _, rec := range all {
+		if !below.Invalid(rec) {
+			messages = append(messages, rec.Message)
+		}
+	}
+	return messages, nil
+}
+
+// closings notes those with from <= offset < to.
+func (r *Reader) closings(ctx context.Context, partition int32, from, to int64, into chat.Closings) error {
+	start, _, err := r.opts.Log.Bounds(ctx, chat.TopicMessages, partition)
+	if err != nil {
+		return unavailable("log bounds", err)
+	}
+	if from = max(from, start); to-from > int64(r.opts.MaxRecords) {
+		return pending()
+	}
+	return r.read(ctx, partition, from, to, func(rec chat.Record) { into.Note(rec.Message) })
 }
 
 // sift drops what the database has at a lower position, and stops once there are as many as were asked for.
@@ -124,7 +166,7 @@ func (r *Reader) known(ctx context.Context, m *pb.Message) (bool, error) {
 }
 
 // read gives the messages of one partition with from <= offset < to, all of which the log has. Few may read at a time.
-func (r *Reader) read(ctx context.Context, partition int32, from, to int64, take func(*pb.Message)) error {
+func (r *Reader) read(ctx context.Context, partition int32, from, to int64, take func(chat.Record)) error {
 	if from >= to {
 		return nil
 	}
@@ -153,7 +195,7 @@ func (r *Reader) read(ctx context.Context, partition int32, from, to int64, take
 			if err != nil || parsed.Message.GetPayload().GetKind() == nil {
 				continue // history keeps it among the dead
 			}
-			take(parsed.Message)
+			take(parsed)
 		}
 	}
 	return nil

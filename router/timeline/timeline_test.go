@@ -137,7 +137,7 @@ func (w *world) route(n int64) {
 func (w *world) write(n int64) {
 	w.Helper()
 	if next := min(w.written+n, w.end); next > w.written {
-		_, _, err := w.store.WriteBatch(context.Background(), chat.Batch{Topic: chat.TopicMessages, From: w.written, Next: next, Messages: w.all[w.written:next]})
+		_, err := w.store.WriteBatch(context.Background(), chat.Batch{Topic: chat.TopicMessages, From: w.written, Next: next, Messages: w.all[w.written:next]})
 		w.must(err)
 		w.written = next
 	}

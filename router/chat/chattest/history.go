@@ -26,7 +26,7 @@ func (s suite) offsets(t *testing.T) {
 	f.write(0, Message("d:1:2", 1, 0, "a"))
 	f.write(0, Message("d:1:2", 1, 9, "b")) // offsets between may have been anything
 	f.write(7, Message("d:1:3", 1, 4, "c"))
-	_, _, err = f.WriteBatch(f.ctx, chat.Batch{Topic: "other", From: 0, Next: 3}) // a batch without anything moves it too
+	_, err = f.WriteBatch(f.ctx, chat.Batch{Topic: "other", From: 0, Next: 3}) // a batch without anything moves it too
 	f.must(err)
 	offsets, err = f.HistoryOffsets(f.ctx, chat.TopicMessages)
 	f.must(err)
@@ -40,12 +40,12 @@ func (s suite) offsets(t *testing.T) {
 
 func (s suite) fenced(t *testing.T) {
 	f := s.fixture(t)
-	if _, _, err := f.WriteBatch(f.ctx, batch(5, 6, Message("d:1:2", 1, 5, "x"))); !errors.Is(err, chat.ErrFenced) {
+	if _, err := f.WriteBatch(f.ctx, batch(5, 6, Message("d:1:2", 1, 5, "x"))); !errors.Is(err, chat.ErrFenced) {
 		t.Fatalf("a first batch from 5: %v", err)
 	}
 	f.write(0, Message("d:1:2", 1, 0, "a"), Message("d:1:2", 1, 1, "b"))
 	for _, from := range []int64{0, 1, 3} {
-		if _, _, err := f.WriteBatch(f.ctx, batch(from, from+1, Message("d:1:2", 1, 5+from, "x"))); !errors.Is(err, chat.ErrFenced) {
+		if _, err := f.WriteBatch(f.ctx, batch(from, from+1, Message("d:1:2", 1, 5+from, "x"))); !errors.Is(err, chat.ErrFenced) {
 			t.Fatalf("from %d: %v", from, err)
 		}
 	}
@@ -60,7 +60,7 @@ func (s suite) fencedAtOnce(t *testing.T) {
 	for round := range int64(rounds) {
 		var won atomic.Int32
 		atOnce(writers, func(i int) {
-			_, _, err := f.WriteBatch(f.ctx, batch(round, round+1, Message("d:1:2", 1, round, fmt.Sprint(round))))
+			_, err := f.WriteBatch(f.ctx, batch(round, round+1, Message("d:1:2", 1, round, fmt.Sprint(round))))
 			switch {
 			case err == nil:
 				won.Add(1)
@@ -83,7 +83,7 @@ func (s suite) atomic(t *testing.T) {
 	// The last is not above the head of its conversation: a fault of the writer, and nothing may be left of the batch.
 	bad := batch(8, 20, Message("d:1:2", 1, 8, "b"), Message("d:3:4", 3, 9, "c"), Message("d:1:2", 2, 3, "d"))
 	bad.Dead = []chat.DeadRecord{{Offset: 10, Reason: "x"}}
-	if _, _, err := f.WriteBatch(f.ctx, bad); err == nil || errors.Is(err, chat.ErrFenced) {
+	if _, err := f.WriteBatch(f.ctx, bad); err == nil || errors.Is(err, chat.ErrFenced) {
 		t.Fatalf("got %v", err)
 	}
 	if got := texts(f.page("d:1:2")) + texts(f.page("d:3:4")); got != "a" || f.due(0) != 8 {
@@ -151,13 +151,13 @@ func (s suite) dead(t *testing.T) {
 		{Offset: 2, TimeMs: 6},
 		{Offset: 3, Value: []byte(strings.Repeat("x", 200_000))},
 	}
-	if _, _, err := f.WriteBatch(f.ctx, b); err != nil {
+	if _, err := f.WriteBatch(f.ctx, b); err != nil {
 		t.Fatal(err)
 	}
 	if got := texts(f.page("d:1:2")); got != "a" || f.due(0) != 5 {
 		t.Fatalf("has %q, offset %d", got, f.due(0))
 	}
-	_, _, err := f.WriteBatch(f.ctx, chat.Batch{Topic: chat.TopicMessages, From: 5, Next: 6, Dead: []chat.DeadRecord{{Offset: 5}}})
+	_, err := f.WriteBatch(f.ctx, chat.Batch{Topic: chat.TopicMessages, From: 5, Next: 6, Dead: []chat.DeadRecord{{Offset: 5}}})
 	f.must(err)
 }
 
@@ -276,7 +276,7 @@ func (s suite) ended(t *testing.T) {
 	_, created := f.CreateAccount(ctx, chat.Account{Name: "carol"})
 	_, _, changed := f.ChangePair(ctx, 1, 2, ask(chat.PairAsked, ""))
 	_, read := f.Messages(ctx, "d:1:2", 0, 0, 1, true)
-	_, _, written := f.WriteBatch(ctx, batch(0, 1, Message("d:1:2", 1, 0, "a")))
+	_, written := f.WriteBatch(ctx, batch(0, 1, Message("d:1:2", 1, 0, "a")))
 	for _, err := range []error{created, changed, read, written} {
 		if err == nil || errors.Is(err, chat.ErrNotFound) || errors.Is(err, chat.ErrFenced) {
 			t.Errorf("got %v", err)

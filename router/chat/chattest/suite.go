@@ -53,6 +53,9 @@ func Run(t *testing.T, open func(t *testing.T) chat.Store) {
 		{"WriteBatchIdentityIsOfConversationAndSender", s.identity},
 		{"WriteBatchTakesDeadRecords", s.dead},
 		{"WriteBatchLarge", s.large},
+		{"WriteBatchLeavesOutWhatIsInvalid", s.invalid},
+		{"WriteBatchInvalidIsNoFirst", s.invalidIsNoFirst},
+		{"WriteBatchInvalidAlone", s.invalidAlone},
 
 		{"MessagesPageBothWays", s.pages},
 		{"MessagesOfEpochs", s.epochs},
@@ -116,11 +119,11 @@ func (f *fixture) people(names ...string) []chat.Account {
 func (f *fixture) write(partition int32, messages ...*pb.Message) (duplicates, differing int) {
 	f.Helper()
 	_, last := eventlog.SplitSeq(messages[len(messages)-1].GetSeq())
-	duplicates, differing, err := f.WriteBatch(f.ctx, chat.Batch{
+	written, err := f.WriteBatch(f.ctx, chat.Batch{
 		Topic: chat.TopicMessages, Partition: partition, From: f.due(partition), Next: last + 1, Messages: messages,
 	})
 	f.must(err)
-	return duplicates, differing
+	return written.Duplicates, written.Differing
 }
 
 func (f *fixture) due(partition int32) int64 {

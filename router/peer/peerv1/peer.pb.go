@@ -1,8 +1,9 @@
 // The link between the cluster's processes, version 1.
 //
 // A link is a TLS 1.3 connection that carries frames both ways: uint32 big-endian length, then that many bytes of one Frame.
-// The first frame of each side is Hello; whoever dialled goes first. Then the dialler sends Forward, Kick, Ping and Ask, and the
-// other side answers each Forward with an Answer of the same id, in order, each Ping with a Pong and each Ask with a Told.
+// The first frame of each side is Hello; whoever dialled goes first. Then the dialler sends Forward, Fence, Kick, Ping and Ask, and
+// the other side answers each Forward with an Answer of the same id, in order, each Fence with a Fenced of the same id, when it can,
+// each Ping with a Pong and each Ask with a Told.
 //
 // Rules of change: fields are added, never renumbered or reused. Who does not know a field ignores it; a frame of a kind that
 // is not known is counted and ignored. So processes of two versions can talk while a cluster is upgraded.
@@ -41,6 +42,8 @@ type Frame struct {
 	//	*Frame_Kick
 	//	*Frame_Ping
 	//	*Frame_Pong
+	//	*Frame_Fence
+	//	*Frame_Fenced
 	//	*Frame_Ask
 	//	*Frame_Told
 	Body          isFrame_Body `protobuf_oneof:"body"`
@@ -139,6 +142,24 @@ func (x *Frame) GetPong() *Pong {
 	return nil
 }
 
+func (x *Frame) GetFence() *Fence {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Fence); ok {
+			return x.Fence
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetFenced() *Fenced {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Fenced); ok {
+			return x.Fenced
+		}
+	}
+	return nil
+}
+
 func (x *Frame) GetAsk() *Ask {
 	if x != nil {
 		if x, ok := x.Body.(*Frame_Ask); ok {
@@ -185,6 +206,14 @@ type Frame_Pong struct {
 	Pong *Pong `protobuf:"bytes,6,opt,name=pong,proto3,oneof"`
 }
 
+type Frame_Fence struct {
+	Fence *Fence `protobuf:"bytes,7,opt,name=fence,proto3,oneof"`
+}
+
+type Frame_Fenced struct {
+	Fenced *Fenced `protobuf:"bytes,8,opt,name=fenced,proto3,oneof"`
+}
+
 type Frame_Ask struct {
 	Ask *Ask `protobuf:"bytes,20,opt,name=ask,proto3,oneof"`
 }
@@ -204,6 +233,10 @@ func (*Frame_Kick) isFrame_Body() {}
 func (*Frame_Ping) isFrame_Body() {}
 
 func (*Frame_Pong) isFrame_Body() {}
+
+func (*Frame_Fence) isFrame_Body() {}
+
+func (*Frame_Fenced) isFrame_Body() {}
 
 func (*Frame_Ask) isFrame_Body() {}
 
@@ -662,6 +695,130 @@ func (x *Kick) GetReason() int32 {
 	return 0
 }
 
+// Fence asks a node to forget what it knows of the right to write to a conversation, and to answer once the log has answered
+// all that was on its way under a version below this one.
+type Fence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in Forward.
+	Id            uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Conversation  string `protobuf:"bytes,2,opt,name=conversation,proto3" json:"conversation,omitempty"`
+	Version       uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fence) Reset() {
+	*x = Fence{}
+	mi := &file_peerv1_peer_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fence) ProtoMessage() {}
+
+func (x *Fence) ProtoReflect() protoreflect.Message {
+	mi := &file_peerv1_peer_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fence.ProtoReflect.Descriptor instead.
+func (*Fence) Descriptor() ([]byte, []int) {
+	return file_peerv1_peer_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Fence) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Fence) GetConversation() string {
+	if x != nil {
+		return x.Conversation
+	}
+	return ""
+}
+
+func (x *Fence) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type Fenced struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Who answers: the process's life, as in Hello, and the incarnation that it held when Fence came; empty if none.
+	Self          string `protobuf:"bytes,2,opt,name=self,proto3" json:"self,omitempty"`
+	Incarnation   string `protobuf:"bytes,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fenced) Reset() {
+	*x = Fenced{}
+	mi := &file_peerv1_peer_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fenced) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fenced) ProtoMessage() {}
+
+func (x *Fenced) ProtoReflect() protoreflect.Message {
+	mi := &file_peerv1_peer_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fenced.ProtoReflect.Descriptor instead.
+func (*Fenced) Descriptor() ([]byte, []int) {
+	return file_peerv1_peer_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Fenced) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Fenced) GetSelf() string {
+	if x != nil {
+		return x.Self
+	}
+	return ""
+}
+
+func (x *Fenced) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
 type Ping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -670,7 +827,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_peerv1_peer_proto_msgTypes[8]
+	mi := &file_peerv1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +839,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_peerv1_peer_proto_msgTypes[8]
+	mi := &file_peerv1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +852,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_peerv1_peer_proto_rawDescGZIP(), []int{8}
+	return file_peerv1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 type Pong struct {
@@ -706,7 +863,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_peerv1_peer_proto_msgTypes[9]
+	mi := &file_peerv1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +875,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_peerv1_peer_proto_msgTypes[9]
+	mi := &file_peerv1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +888,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_peerv1_peer_proto_rawDescGZIP(), []int{9}
+	return file_peerv1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 // Ask is an operator's question to a process.
@@ -748,7 +905,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_peerv1_peer_proto_msgTypes[10]
+	mi := &file_peerv1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +917,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_peerv1_peer_proto_msgTypes[10]
+	mi := &file_peerv1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +930,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_peerv1_peer_proto_rawDescGZIP(), []int{10}
+	return file_peerv1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Ask) GetQuestion() isAsk_Question {
@@ -826,7 +983,7 @@ type MembersAsked struct {
 
 func (x *MembersAsked) Reset() {
 	*x = MembersAsked{}
-	mi := &file_peerv1_peer_proto_msgTypes[11]
+	mi := &file_peerv1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +995,7 @@ func (x *MembersAsked) String() string {
 func (*MembersAsked) ProtoMessage() {}
 
 func (x *MembersAsked) ProtoReflect() protoreflect.Message {
-	mi := &file_peerv1_peer_proto_msgTypes[11]
+	mi := &file_peerv1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -851,7 +1008,7 @@ func (x *MembersAsked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersAsked.ProtoReflect.Descriptor instead.
 func (*MembersAsked) Descriptor() ([]byte, []int) {
-	return file_peerv1_peer_proto_rawDescGZIP(), []int{11}
+	return file_peerv1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 // DrainAsked tells the process to go: it answers how far it has come. Asked again it only answers.
@@ -865,7 +1022,7 @@ type DrainAsked struct {
 
 func (x *DrainAsked) Reset() {
 	*x = DrainAsked{}
-	mi := &file_peerv1_peer_proto_msgTypes[12]
+	mi := &file_peerv1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +1034,7 @@ func (x *DrainAsked) String() string {
 func (*DrainAsked) ProtoMessage() {}
 
 func (x *DrainAsked) ProtoReflect() protoreflect.Message {
-	mi := &file_peerv1_peer_proto_msgTypes[12]
+	mi := &file_peerv1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1047,7 @@ func (x *DrainAsked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainAsked.ProtoReflect.Descriptor instead.
 func (*DrainAsked) Descriptor() ([]byte, []int) {
-	return file_peerv1_peer_proto_rawDescGZIP(), []int{12}
+	return file_peerv1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DrainAsked) GetLife() string {
@@ -913,7 +1070,7 @@ type Told struct {
 
 func (x *Told) Reset() {
 	*x = Told{}
-	mi := &file_peerv1_peer_proto_msgTypes[13]
+	mi := &file_peerv1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +1082,7 @@ func (x *Told) String() string {
 func (*Told) ProtoMessage() {}
 
 func (x *Told) ProtoReflect() protoreflect.Message {
-	mi := &file_peerv1_peer_proto_msgTypes[13]
+	mi := &file_peerv1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +1095,7 @@ func (x *Told) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Told.ProtoReflect.Descriptor instead.
 func (*Told) Descriptor() ([]byte, []int) {
-	return file_peerv1_peer_proto_rawDescGZIP(), []int{13}
+	return file_peerv1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Told) GetRefused() string {
@@ -979,7 +1136,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_peerv1_peer_proto_msgTypes[14]
+	mi := &file_peerv1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1148,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_peerv1_peer_proto_msgTypes[14]
+	mi := &file_peerv1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1161,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_peerv1_peer_proto_rawDescGZIP(), []int{14}
+	return file_peerv1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Member) GetId() string {
@@ -1067,14 +1224,16 @@ var File_peerv1_peer_proto protoreflect.FileDescriptor
 
 const file_peerv1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x11peerv1/peer.proto\x12\x0efuture.peer.v1\"\xfe\x02\n" +
+	"\x11peerv1/peer.proto\x12\x0efuture.peer.v1\"\xdf\x03\n" +
 	"\x05Frame\x12-\n" +
 	"\x05hello\x18\x01 \x01(\v2\x15.future.peer.v1.HelloH\x00R\x05hello\x123\n" +
 	"\aforward\x18\x02 \x01(\v2\x17.future.peer.v1.ForwardH\x00R\aforward\x120\n" +
 	"\x06answer\x18\x03 \x01(\v2\x16.future.peer.v1.AnswerH\x00R\x06answer\x12*\n" +
 	"\x04kick\x18\x04 \x01(\v2\x14.future.peer.v1.KickH\x00R\x04kick\x12*\n" +
 	"\x04ping\x18\x05 \x01(\v2\x14.future.peer.v1.PingH\x00R\x04ping\x12*\n" +
-	"\x04pong\x18\x06 \x01(\v2\x14.future.peer.v1.PongH\x00R\x04pong\x12'\n" +
+	"\x04pong\x18\x06 \x01(\v2\x14.future.peer.v1.PongH\x00R\x04pong\x12-\n" +
+	"\x05fence\x18\a \x01(\v2\x15.future.peer.v1.FenceH\x00R\x05fence\x120\n" +
+	"\x06fenced\x18\b \x01(\v2\x16.future.peer.v1.FencedH\x00R\x06fenced\x12'\n" +
 	"\x03ask\x18\x14 \x01(\v2\x13.future.peer.v1.AskH\x00R\x03ask\x12*\n" +
 	"\x04told\x18\x15 \x01(\v2\x14.future.peer.v1.ToldH\x00R\x04toldB\x06\n" +
 	"\x04body\"5\n" +
@@ -1116,7 +1275,15 @@ const file_peerv1_peer_proto_rawDesc = "" +
 	"\x04Kick\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12 \n" +
 	"\vconnections\x18\x02 \x03(\x04R\vconnections\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\x05R\x06reason\"\x06\n" +
+	"\x06reason\x18\x03 \x01(\x05R\x06reason\"U\n" +
+	"\x05Fence\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\"\n" +
+	"\fconversation\x18\x02 \x01(\tR\fconversation\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"N\n" +
+	"\x06Fenced\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04self\x18\x02 \x01(\tR\x04self\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\tR\vincarnation\"\x06\n" +
 	"\x04Ping\"\x06\n" +
 	"\x04Pong\"\x7f\n" +
 	"\x03Ask\x128\n" +
@@ -1154,7 +1321,7 @@ func file_peerv1_peer_proto_rawDescGZIP() []byte {
 	return file_peerv1_peer_proto_rawDescData
 }
 
-var file_peerv1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_peerv1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_peerv1_peer_proto_goTypes = []any{
 	(*Frame)(nil),        // 0: future.peer.v1.Frame
 	(*Hello)(nil),        // 1: future.peer.v1.Hello
@@ -1164,36 +1331,40 @@ var file_peerv1_peer_proto_goTypes = []any{
 	(*Recipients)(nil),   // 5: future.peer.v1.Recipients
 	(*Answer)(nil),       // 6: future.peer.v1.Answer
 	(*Kick)(nil),         // 7: future.peer.v1.Kick
-	(*Ping)(nil),         // 8: future.peer.v1.Ping
-	(*Pong)(nil),         // 9: future.peer.v1.Pong
-	(*Ask)(nil),          // 10: future.peer.v1.Ask
-	(*MembersAsked)(nil), // 11: future.peer.v1.MembersAsked
-	(*DrainAsked)(nil),   // 12: future.peer.v1.DrainAsked
-	(*Told)(nil),         // 13: future.peer.v1.Told
-	(*Member)(nil),       // 14: future.peer.v1.Member
+	(*Fence)(nil),        // 8: future.peer.v1.Fence
+	(*Fenced)(nil),       // 9: future.peer.v1.Fenced
+	(*Ping)(nil),         // 10: future.peer.v1.Ping
+	(*Pong)(nil),         // 11: future.peer.v1.Pong
+	(*Ask)(nil),          // 12: future.peer.v1.Ask
+	(*MembersAsked)(nil), // 13: future.peer.v1.MembersAsked
+	(*DrainAsked)(nil),   // 14: future.peer.v1.DrainAsked
+	(*Told)(nil),         // 15: future.peer.v1.Told
+	(*Member)(nil),       // 16: future.peer.v1.Member
 }
 var file_peerv1_peer_proto_depIdxs = []int32{
 	1,  // 0: future.peer.v1.Frame.hello:type_name -> future.peer.v1.Hello
 	2,  // 1: future.peer.v1.Frame.forward:type_name -> future.peer.v1.Forward
 	6,  // 2: future.peer.v1.Frame.answer:type_name -> future.peer.v1.Answer
 	7,  // 3: future.peer.v1.Frame.kick:type_name -> future.peer.v1.Kick
-	8,  // 4: future.peer.v1.Frame.ping:type_name -> future.peer.v1.Ping
-	9,  // 5: future.peer.v1.Frame.pong:type_name -> future.peer.v1.Pong
-	10, // 6: future.peer.v1.Frame.ask:type_name -> future.peer.v1.Ask
-	13, // 7: future.peer.v1.Frame.told:type_name -> future.peer.v1.Told
-	3,  // 8: future.peer.v1.Forward.messages:type_name -> future.peer.v1.Message
-	4,  // 9: future.peer.v1.Forward.rejections:type_name -> future.peer.v1.Rejection
-	5,  // 10: future.peer.v1.Message.recipients:type_name -> future.peer.v1.Recipients
-	5,  // 11: future.peer.v1.Rejection.recipients:type_name -> future.peer.v1.Recipients
-	5,  // 12: future.peer.v1.Answer.missed:type_name -> future.peer.v1.Recipients
-	11, // 13: future.peer.v1.Ask.members:type_name -> future.peer.v1.MembersAsked
-	12, // 14: future.peer.v1.Ask.drain:type_name -> future.peer.v1.DrainAsked
-	14, // 15: future.peer.v1.Told.members:type_name -> future.peer.v1.Member
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	10, // 4: future.peer.v1.Frame.ping:type_name -> future.peer.v1.Ping
+	11, // 5: future.peer.v1.Frame.pong:type_name -> future.peer.v1.Pong
+	8,  // 6: future.peer.v1.Frame.fence:type_name -> future.peer.v1.Fence
+	9,  // 7: future.peer.v1.Frame.fenced:type_name -> future.peer.v1.Fenced
+	12, // 8: future.peer.v1.Frame.ask:type_name -> future.peer.v1.Ask
+	15, // 9: future.peer.v1.Frame.told:type_name -> future.peer.v1.Told
+	3,  // 10: future.peer.v1.Forward.messages:type_name -> future.peer.v1.Message
+	4,  // 11: future.peer.v1.Forward.rejections:type_name -> future.peer.v1.Rejection
+	5,  // 12: future.peer.v1.Message.recipients:type_name -> future.peer.v1.Recipients
+	5,  // 13: future.peer.v1.Rejection.recipients:type_name -> future.peer.v1.Recipients
+	5,  // 14: future.peer.v1.Answer.missed:type_name -> future.peer.v1.Recipients
+	13, // 15: future.peer.v1.Ask.members:type_name -> future.peer.v1.MembersAsked
+	14, // 16: future.peer.v1.Ask.drain:type_name -> future.peer.v1.DrainAsked
+	16, // 17: future.peer.v1.Told.members:type_name -> future.peer.v1.Member
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_peerv1_peer_proto_init() }
@@ -1208,10 +1379,12 @@ func file_peerv1_peer_proto_init() {
 		(*Frame_Kick)(nil),
 		(*Frame_Ping)(nil),
 		(*Frame_Pong)(nil),
+		(*Frame_Fence)(nil),
+		(*Frame_Fenced)(nil),
 		(*Frame_Ask)(nil),
 		(*Frame_Told)(nil),
 	}
-	file_peerv1_peer_proto_msgTypes[10].OneofWrappers = []any{
+	file_peerv1_peer_proto_msgTypes[12].OneofWrappers = []any{
 		(*Ask_Members)(nil),
 		(*Ask_Drain)(nil),
 	}
@@ -1221,7 +1394,7 @@ func file_peerv1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peerv1_peer_proto_rawDesc), len(file_peerv1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

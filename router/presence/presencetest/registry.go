@@ -230,6 +230,64 @@ func (s suite) leaseLost(t *testing.T) {
 	f.wantPlaces(1)
 }
 
+func (s suite) wantLives(f f, want ...presence.Life) {
+	f.t.Helper()
+	got, err := f.Store.Lives(f.ctx())
+	f.must(err)
+	if !slices.Equal(got, want) {
+		f.t.Errorf("lives: %v, want %v", got, want)
+	}
+}
+
+// lasting gives an incarnation a lease that outlives the test.
+func (s suite) lasting(f f, incarnation string) {
+	f.t.Helper()
+	if !f.acquire(presence.IncarnationLease(incarnation), incarnation, incarnation+".example:1", 100*f.TTL) {
+		f.t.Fatal("a free lease is refused")
+	}
+}
+
+func (s suite) lives(t *testing.T) {
+	f := s.open(t)
+	s.wantLives(f)
+	s.lasting(f, "b")
+	s.lasting(f, "a")
+	a, b := presence.Life{Incarnation: "a", Addr: "a.example:1"}, presence.Life{Incarnation: "b", Addr: "b.example:1"}
+	if !f.acquire("outbox", "o", "", time.Minute) || !f.acquire("c", "c", "c.example:1", f.TTL) {
+		t.Fatal("a free lease is refused")
+	}
+	s.wantLives(f, a, b)
+	f.must(f.Store.Release(f.ctx(), presence.IncarnationLease("b"), "b"))
+	s.wantLives(f, a)
+	if !f.acquire(presence.IncarnationLease("c"), "c", "c.example:1", f.TTL) {
+		t.Fatal("a free lease is refused")
+	}
+	s.wantLives(f, a, presence.Life{Incarnation: "c", Addr: "c.example:1"})
+	f.Advance(2 * f.TTL)
+	s.wantLives(f, a)
+	f.Wipe(t)
+	s.wantLives(f)
+}
+
+func (s suite) revoke(t *testing.T) {
+	f := s.open(t)
+	s.lasting(f, "a")
+	s.lasting(f, "b")
+	f.must(f.Store.Revoke(f.ctx(), "a", 3*f.TTL))
+	if f.renew(presence.IncarnationLease("a"), "a", time.Minute) {
+		t.Error("a lease that was revoked is renewed")
+	}
+	b := presence.Life{Incarnation: "b", Addr: "b.example:1"}
+	s.wantLives(f, presence.Life{Incarnation: "a", Revoked: true}, b)
+	f.Advance(2 * f.TTL)
+	s.wantLives(f, presence.Life{Incarnation: "a", Revoked: true}, b)
+	f.must(f.Store.Revoke(f.ctx(), "a", 3*f.TTL)) // once more: the time begins anew
+	f.Advance(2 * f.TTL)
+	s.wantLives(f, presence.Life{Incarnation: "a", Revoked: true}, b)
+	f.Advance(2 * f.TTL)
+	s.wantLives(f, b)
+}
+
 func (s suite) broken(t *testing.T) {
 	f := s.open(t)
 	b, ctx := f.Broken, f.ctx()
@@ -244,6 +302,8 @@ func (s suite) broken(t *testing.T) {
 		"renews":     func() error { _, err := b.RenewEach(ctx, []string{"outbox"}, "a", time.Minute); return err },
 		"renew":      func() error { _, err := b.Renew(ctx, "outbox", "a", time.Minute); return err },
 		"release":    func() error { return b.Release(ctx, "outbox", "a") },
+		"lives":      func() error { _, err := b.Lives(ctx); return err },
+		"revoke":     func() error { return b.Revoke(ctx, "a", time.Minute) },
 		"append":     func() error { _, _, err := b.Append(ctx, []presence.Recent{message("d:1:2", 1, 1)}, 0); return err },
 		"page":       func() error { _, err := b.Page(ctx, "d:1:2", 0, 0, 10, true); return err },
 		"heads":      func() error { _, err := b.Heads(ctx, 1); return err },

@@ -45,6 +45,8 @@ func Run(t *testing.T, newStore func(t *testing.T) Fixture) {
 		{"LeaseExpiresUnlessRenewed", s.leaseExpires},
 		{"LeaseSetsAreLeases", s.leaseSets},
 		{"LostLeaseIsNotRenewed", s.leaseLost},
+		{"LivesAreThoseWithALease", s.lives},
+		{"RevokedLivesStayListed", s.revoke},
 		{"AppendTellsWhatWasBefore", s.prev},
 		{"AppendAgainChangesNothing", s.again},
 		{"AppendNeverInfers", s.neverInfers},

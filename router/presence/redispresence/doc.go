@@ -11,6 +11,8 @@
 //	lease:<name>                   string "<owner>\n<value>", with the lease's TTL. Names: node:<incarnation>, with the incarnation as
 //	                               owner and the node's peer address as value; partition:<topic>:<number>;
 //	                               history:<topic>:<number>; outbox.
+//	                               revoked:<incarnation> notes that a lease was taken from its owner.
+//	nodes                          set. The incarnations to look at for leases: all that have one, and some that are dead.
 //	presence:{u:<user>}            hash. Field "<incarnation>/<connection>", value the device's id. It counts only while
 //	                               lease:node:<incarnation> is there. TTL 1 h, renewed with each write; nodes write each entry again
 //	                               every 90 s.

@@ -176,6 +176,7 @@ func user(id int64) string { return "{u:" + strconv.FormatInt(id, 10) + "}" }
 func (s *Store) placesKey(id int64) string         { return s.o.Prefix + "presence:" + user(id) }
 func (s *Store) headsKey(id int64) string          { return s.o.Prefix + "uheads:" + user(id) }
 func (s *Store) leaseKey(name string) string       { return s.o.Prefix + "lease:" + name }
+func (s *Store) nodesKey() string                  { return s.o.Prefix + "nodes" }
 func (s *Store) epochKey() string                  { return s.o.Prefix + "epoch" }
 func (s *Store) messagesKey(conv string) string    { return s.o.Prefix + "recents:{" + conv + "}" }
 func (s *Store) recentsMetaKey(conv string) string { return s.o.Prefix + "recentsmeta:{" + conv + "}" }

@@ -198,11 +198,17 @@ return redis.call('DEL', KEYS[1])`)
 
 // Acquire implements presence.Leases.
 func (s *Store) Acquire(ctx context.Context, name, owner, value string, ttl time.Duration) (bool, error) {
+	if err := s.list(ctx, name); err != nil {
+		return false, err
+	}
 	return s.lease(ctx, "acquire", acquireScript, name, owner, value, ttl.Milliseconds())
 }
 
 // Renew implements presence.Leases.
 func (s *Store) Renew(ctx context.Context, name, owner string, ttl time.Duration) (bool, error) {
+	if err := s.list(ctx, name); err != nil {
+		return false, err
+	}
 	return s.lease(ctx, "renew", renewScript, name, owner, ttl.Milliseconds())
 }
 
@@ -274,6 +280,70 @@ func (s *Store) leases(ctx context.Context, op string, script *redis.Script, nam
 		}
 	}
 	return done, wrap(fmt.Sprintf("%s %d leases", op, len(names)), err)
+}
+
+// list puts an incarnation among those that Lives looks at, before it has its lease and again with each renewal: who has a lease is
+// listed.
+func (s *Store) list(ctx context.Context, name string) error {
+	incarnation, ok := presence.LeasedIncarnation(name)
+	if !ok {
+		return nil
+	}
+	return wrap("list "+name, s.client.SAdd(ctx, s.nodesKey(), incarnation).Err())
+}
+
+// Lives implements presence.Lives.
+func (s *Store) Lives(ctx context.Context) ([]presence.Life, error) {
+	listed, err := s.client.SMembers(ctx, s.nodesKey()).Result()
+	if err != nil {
+		return nil, wrap("lives", err)
+	}
+	slices.Sort(listed)
+	pipe := s.client.Pipeline()
+	leases, revoked := make([]*redis.StringCmd, len(listed)), make([]*redis.StringCmd, len(listed))
+	for i, incarnation := range listed {
+		leases[i] = pipe.Get(ctx, s.leaseKey(presence.IncarnationLease(incarnation)))
+		revoked[i] = pipe.Get(ctx, s.leaseKey(presence.RevokedLease(incarnation)))
+	}
+	if err := exec(ctx, pipe); err != nil {
+		return nil, wrap("lives: leases", err)
+	}
+	var lives []presence.Life
+	var gone []any
+	for i, incarnation := range listed {
+		_, addr, held := splitLease(leases[i].Val())
+		switch {
+		case held:
+			lives = append(lives, presence.Life{Incarnation: incarnation, Addr: addr})
+		case revoked[i].Val() != "":
+			lives = append(lives, presence.Life{Incarnation: incarnation, Revoked: true})
+		case s.dead.seen(incarnation, time.Now()): // as in sweep
+			gone = append(gone, incarnation)
+		}
+	}
+	if len(gone) > 0 {
+		if err := s.client.SRem(ctx, s.nodesKey(), gone...).Err(); err != nil {
+			s.log.Debug("dead nodes stay listed for now", zap.Error(err))
+		}
+	}
+	return lives, nil
+}
+
+// revoking is how long a revocation is noted before the lease is gone for certain: far longer than a command may be on its way.
+const revoking = time.Minute
+
+// Revoke implements presence.Lives. The note is there before the lease is gone, and its time counts only from then on: so whoever
+// looks in between sees the one or the other.
+func (s *Store) Revoke(ctx context.Context, incarnation string, stay time.Duration) error {
+	note := presence.RevokedLease(incarnation)
+	if _, err := s.Acquire(ctx, note, incarnation, "", max(revoking, stay)); err != nil {
+		return err
+	}
+	if err := s.Release(ctx, presence.IncarnationLease(incarnation), incarnation); err != nil {
+		return err
+	}
+	_, err := s.Acquire(ctx, note, incarnation, "", stay)
+	return err
 }
 
 // incarnations is a set of those seen with a lease.
