@@ -92,9 +92,25 @@ func storable(r chat.Record) error {
 			}
 		}
 		return nil
+	case *pb.Payload_Group:
+		return groupFits(k.Group)
 	default:
 		return errUnknownPayload
 	}
+}
+
+func groupFits(n *pb.GroupNotice) error {
+	if len(n.GetSubjects()) > chat.MaxSubjects {
+		return errTextTooLong
+	}
+	for _, u := range append([]*pb.User{n.GetBy(), {Name: n.GetName()}}, n.GetSubjects()...) {
+		for _, s := range []string{u.GetId(), u.GetName()} {
+			if err := textFits(s, wire.MaxTextBytes); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func textFits(s string, most int) error {

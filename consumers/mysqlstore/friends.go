@@ -91,12 +91,7 @@ func (s *Store) ChangePair(ctx context.Context, lo, hi int64, decide func(chat.P
 		if _, err := s.exec(ctx, tx, sqlChangePair, p.State, p.AskedBy, p.Greeting, position(p.Version), p.ChangedMs, lo, hi); err != nil {
 			return err
 		}
-		encoded, err := notice.MarshalVT()
-		if err != nil {
-			return err
-		}
-		out = chat.Outgoing{Message: notice, Version: p.Version}
-		out.ID, err = s.insert(ctx, tx, sqlCreateOutgoing, notice.GetConversation(), position(p.Version), encoded)
+		out, err = s.putOutgoing(ctx, tx, notice, p.Version)
 		return err
 	})
 	switch {

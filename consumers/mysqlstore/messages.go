@@ -132,7 +132,15 @@ type cursor struct {
 
 // Heads implements chat.MessageStore.
 func (s *Store) Heads(ctx context.Context, user int64) ([]chat.Head, error) {
-	heads, err := s.heads(ctx, user, sqlCursors, user)
+	cursors, err := s.cursors(ctx, sqlCursors, user)
+	if err != nil {
+		return nil, fmt.Errorf("heads: %w", err)
+	}
+	spans, err := s.spansOf(ctx, sqlSpansOf, user)
+	if err != nil {
+		return nil, fmt.Errorf("heads: %w", err)
+	}
+	heads, err := s.heads(ctx, user, cursors, spans)
 	if err != nil {
 		return nil, fmt.Errorf("heads: %w", err)
 	}
@@ -141,7 +149,17 @@ func (s *Store) Heads(ctx context.Context, user int64) ([]chat.Head, error) {
 
 // Head implements chat.MessageStore.
 func (s *Store) Head(ctx context.Context, user int64, conversation string) (chat.Head, error) {
-	heads, err := s.heads(ctx, user, sqlCursor, user, conversation)
+	cursors, err := s.cursors(ctx, sqlCursor, user, conversation)
+	if err != nil {
+		return chat.Head{}, fmt.Errorf("head: %w", err)
+	}
+	var spans []groupSpan
+	if c, err := wire.ParseConversation(conversation); err == nil && c.Kind == 'g' {
+		if spans, err = s.spansOf(ctx, sqlSpansIn, user, c.A); err != nil {
+			return chat.Head{}, fmt.Errorf("head: %w", err)
+		}
+	}
+	heads, err := s.heads(ctx, user, cursors, spans)
 	if err == nil && len(heads) == 0 {
 		err = chat.ErrNotFound
 	}
@@ -151,9 +169,7 @@ func (s *Store) Head(ctx context.Context, user int64, conversation string) (chat
 	return heads[0], nil
 }
 
-// heads joins cursors and heads here, as they may be on different machines one day. The cursors are read first: a head read
-// later is never below them.
-func (s *Store) heads(ctx context.Context, user int64, statement string, args ...any) ([]chat.Head, error) {
+func (s *Store) cursors(ctx context.Context, statement string, args ...any) ([]cursor, error) {
 	var cursors []cursor
 	err := s.query(ctx, s.read, func(rows *sql.Rows) error {
 		var c cursor
@@ -161,38 +177,35 @@ func (s *Store) heads(ctx context.Context, user int64, statement string, args ..
 		cursors = append(cursors, c)
 		return err
 	}, statement, args...)
-	if err != nil {
-		return nil, err
-	}
+	return cursors, err
+}
+
+// heads joins cursors and heads here, as they may be on different machines one day. The cursors were read first: a head read
+// later is never below them. In a group who has not read yet has no cursor; spans say which groups there are.
+func (s *Store) heads(ctx context.Context, user int64, cursors []cursor, spans []groupSpan) ([]chat.Head, error) {
 	var names []string
+	inGroups := make(map[string]cursor)
 	for _, c := range cursors {
+		if parsed, err := wire.ParseConversation(c.conversation); err == nil && parsed.Kind == 'g' {
+			inGroups[c.conversation] = c
+			continue
+		}
 		names = append(names, c.conversation)
 	}
 	known, err := s.conversations(ctx, s.read, names)
 	if err != nil {
 		return nil, err
 	}
-	var strangers []senderKey
-	for name, c := range known {
-		if c.slot(user) == nil {
-			strangers = append(strangers, senderKey{name, user})
-		}
-	}
-	owns, err := s.senders(ctx, s.read, strangers)
+	heads, err := s.groupHeads(ctx, user, spans, inGroups)
 	if err != nil {
 		return nil, err
 	}
-	heads := make([]chat.Head, 0, len(cursors))
 	for _, at := range cursors {
 		c := known[at.conversation]
-		if c == nil {
-			continue // a member of a conversation without messages
+		if c == nil || c.slot(user) == nil {
+			continue // a group
 		}
-		own := owns[senderKey{at.conversation, user}]
-		if slot := c.slot(user); slot != nil {
-			own = *slot
-		}
-		unread := max(c.n-at.n-(own-at.own), 0)
+		unread := max(c.n-at.n-(*c.slot(user)-at.own), 0)
 		heads = append(heads, chat.Head{Conversation: at.conversation, Seq: c.seq, ReadSeq: at.seq, Unread: uint32(min(unread, math.MaxUint32))})
 	}
 	slices.SortFunc(heads, func(a, b chat.Head) int { return strings.Compare(a.Conversation, b.Conversation) })
@@ -201,9 +214,18 @@ func (s *Store) heads(ctx context.Context, user int64, statement string, args ..
 
 // MarkRead implements chat.MessageStore.
 func (s *Store) MarkRead(ctx context.Context, user int64, conversation string, seq uint64) (chat.Head, error) {
+	parsed, err := wire.ParseConversation(conversation)
+	isGroup := err == nil && parsed.Kind == 'g'
+	if isGroup {
+		h, err := s.Head(ctx, user, conversation)
+		if err != nil || seq <= h.ReadSeq {
+			return h, err
+		}
+		seq = min(seq, h.Seq) // who has left reads no further
+	}
 	at := cursor{conversation: conversation}
 	var sender int64
-	err := s.queryRow(ctx, s.read, sqlPositionAt, []any{conversation, position(seq)}, &at.seq, &at.n, &sender, &at.own)
+	err = s.queryRow(ctx, s.read, sqlPositionAt, []any{conversation, position(seq)}, &at.seq, &at.n, &sender, &at.own)
 	switch {
 	case isNotFound(err):
 		return s.Head(ctx, user, conversation)
@@ -216,6 +238,10 @@ func (s *Store) MarkRead(ctx context.Context, user int64, conversation string, s
 		}
 	}
 	err = s.inTx(ctx, "mark read", func(tx *sql.Tx) error {
+		if isGroup {
+			_, err := s.exec(ctx, tx, sqlReadGroup, user, conversation, position(at.seq), at.n, at.own)
+			return err
+		}
 		_, err := s.exec(ctx, tx, sqlMoveCursor, position(at.seq), at.n, at.own, user, conversation)
 		return err
 	})

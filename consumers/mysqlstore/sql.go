@@ -30,6 +30,21 @@ const (
 	sqlReadLockedPair = sqlPair + ` FOR UPDATE`
 	sqlChangePair     = `UPDATE pairs SET state = ?, asked_by = ?, greeting = ?, version = ?, changed_ms = ? WHERE lo = ? AND hi = ?`
 
+	sqlCreateGroup = `INSERT INTO chat_groups (name, owner_id, version, members, created_ms) VALUES (?, ?, ?, ?, ?)`
+	sqlGroup       = `SELECT name, owner_id, version, members, created_ms FROM chat_groups WHERE id = ?`
+	sqlLockGroup   = sqlGroup + ` FOR UPDATE`
+	sqlChangeGroup = `UPDATE chat_groups SET name = ?, owner_id = ?, version = ?, members = ? WHERE id = ?`
+	sqlJoinGroup   = `INSERT INTO group_members (group_id, user_id, joined_version, left_version) VALUES (?, ?, ?, 0)`
+	sqlLeaveGroup  = `UPDATE group_members SET left_version = ? WHERE group_id = ? AND user_id = ? AND left_version = 0`
+	sqlMembers     = `SELECT a.id, a.name FROM group_members m JOIN accounts a ON a.id = m.user_id
+		WHERE m.group_id = ? AND m.left_version = 0 AND m.user_id > ? ORDER BY m.user_id LIMIT ?`
+	sqlMemberSpans  = `SELECT user_id, joined_version, left_version FROM group_members WHERE group_id = ? AND user_id IN (%s)`
+	sqlGroupsOf     = `SELECT group_id FROM group_members WHERE user_id = ? AND left_version = 0 ORDER BY group_id`
+	sqlSpansOf      = `SELECT group_id, joined_version, left_version FROM group_members WHERE user_id = ? ORDER BY group_id, joined_version`
+	sqlSpansIn      = `SELECT group_id, joined_version, left_version FROM group_members WHERE user_id = ? AND group_id = ? ORDER BY joined_version`
+	sqlGroupChanges = `SELECT group_id, version, seq, n, sender_id, own FROM group_changes WHERE (group_id, version) IN (%s)`
+	sqlNoteChange   = `INSERT INTO group_changes (group_id, version, seq, n, sender_id, own) VALUES (?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE seq = seq`
+
 	sqlCreateOutgoing = `INSERT INTO outbox (conversation, version, message) VALUES (?, ?, ?)`
 	sqlUnsent         = `SELECT id, version, message FROM outbox ORDER BY id LIMIT ?`
 	sqlUnsentOf       = `SELECT id, version, message FROM outbox WHERE conversation = ? AND version <= ? ORDER BY id LIMIT ?`
@@ -48,6 +63,9 @@ const (
 	sqlSenders    = `SELECT conversation, sender_id, own FROM senders WHERE (conversation, sender_id) IN (%s)`
 	sqlPositionAt = `SELECT seq, n, sender_id, own FROM messages WHERE conversation = ? AND seq <= ? ORDER BY seq DESC LIMIT 1`
 	sqlOwnAt      = `SELECT own FROM messages WHERE conversation = ? AND seq > ? AND seq <= ? AND sender_id = ? ORDER BY seq DESC LIMIT 1`
+	sqlReadGroup  = `INSERT INTO cursors (user_id, conversation, read_seq, read_n, read_own) VALUES (?, ?, ?, ?, ?)
+		ON DUPLICATE KEY UPDATE read_seq = GREATEST(read_seq, VALUES(read_seq)), read_n = GREATEST(read_n, VALUES(read_n)),
+		read_own = GREATEST(read_own, VALUES(read_own))`
 	sqlMoveCursor = `UPDATE cursors SET read_seq = GREATEST(read_seq, ?), read_n = GREATEST(read_n, ?), read_own = GREATEST(read_own, ?)
 		WHERE user_id = ? AND conversation = ?`
 

@@ -396,6 +396,9 @@ func (s *Store) store(ctx context.Context, tx *sql.Tx, rows []*row, known map[st
 	if err := s.insertRows(ctx, tx, sqlMoveSender, &senders); err != nil {
 		return err
 	}
+	if err := s.noteChanges(ctx, tx, rows); err != nil {
+		return err
+	}
 	return s.insertRows(ctx, tx, sqlNewCursor, &cursors)
 }
 

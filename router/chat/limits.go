@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -99,4 +100,9 @@ func (g *generations[K, V]) put(k K, v V) {
 func (g *generations[K, V]) drop(k K) {
 	delete(g.recent, k)
 	delete(g.older, k)
+}
+
+func (g *generations[K, V]) dropIf(drop func(K, V) bool) {
+	maps.DeleteFunc(g.recent, drop)
+	maps.DeleteFunc(g.older, drop)
 }

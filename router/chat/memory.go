@@ -65,6 +65,7 @@ type Memory struct {
 	pairs    map[[2]int64]Pair
 	outbox   []Outgoing // by id
 	lastOut  int64
+	groups   []*memGroup // by id-1
 	talks    map[string]*memTalk
 	closings Closings
 	cursors  map[memReader]memCursor
@@ -99,6 +100,7 @@ type memTalk struct {
 	messages []*pb.Message
 	sent     map[int64]int
 	byID     map[Identity]*pb.Message
+	changes  map[uint64]uint64 // of a group: version → where its notice stands
 }
 
 var _ Store = (*Memory)(nil)
@@ -289,11 +291,7 @@ func (m *Memory) ChangePair(ctx context.Context, lo, hi int64, decide func(Pair)
 		return Pair{}, Outgoing{}, err
 	}
 	m.pairs[[2]int64{lo, hi}] = p
-	m.lastOut++
-	out := Outgoing{ID: m.lastOut, Message: clone(notice), Version: p.Version}
-	m.outbox = append(m.outbox, out)
-	out.Message = notice
-	return p, out, m.fault(OpChangePair.Answer())
+	return p, m.outgoingLocked(notice, p.Version), m.fault(OpChangePair.Answer())
 }
 
 // Unsent implements Store.

@@ -125,6 +125,9 @@ func (m *Memory) Head(ctx context.Context, user int64, conversation string) (Hea
 func (m *Memory) headLocked(user int64, conversation string) (Head, error) {
 	t := m.talks[conversation]
 	c, err := wire.ParseConversation(conversation)
+	if err == nil && c.Kind == 'g' {
+		return m.groupHeadLocked(user, t, conversation, c.A)
+	}
 	if t == nil || err != nil || !c.Has(user) {
 		return Head{}, fmt.Errorf("head: %w", ErrNotFound)
 	}
@@ -141,14 +144,12 @@ func (m *Memory) MarkRead(ctx context.Context, user int64, conversation string, 
 		return Head{}, err
 	}
 	defer m.mu.Unlock()
-	if _, err := m.headLocked(user, conversation); err != nil {
+	head, err := m.headLocked(user, conversation)
+	if err != nil {
 		return Head{}, err
 	}
 	t, reader := m.talks[conversation], memReader{user, conversation}
-	n := len(t.messages)
-	if seq < t.messages[n-1].GetSeq() {
-		n = t.below(seq + 1)
-	}
+	n := t.below(min(seq, head.Seq) + 1)
 	if n > m.cursors[reader].n {
 		at := memCursor{seq: t.messages[n-1].GetSeq(), n: n}
 		for _, sent := range t.messages[:n] {
@@ -158,11 +159,11 @@ func (m *Memory) MarkRead(ctx context.Context, user int64, conversation string, 
 		}
 		m.cursors[reader] = at
 	}
-	h, err := m.headLocked(user, conversation)
+	head, err = m.headLocked(user, conversation)
 	if err != nil {
 		return Head{}, err
 	}
-	return h, m.fault(OpMarkRead.Answer())
+	return head, m.fault(OpMarkRead.Answer())
 }
 
 // WriteBatch implements Store.
@@ -227,10 +228,13 @@ func (m *Memory) storeLocked(message *pb.Message) {
 	id := IdentityOf(message)
 	t := m.talks[id.Conversation]
 	if t == nil {
-		t = &memTalk{sent: map[int64]int{}, byID: map[Identity]*pb.Message{}}
+		t = &memTalk{sent: map[int64]int{}, byID: map[Identity]*pb.Message{}, changes: map[uint64]uint64{}}
 		m.talks[id.Conversation] = t
 	}
 	t.messages = append(t.messages, message)
+	if v := message.GetPayload().GetGroup().GetVersion(); v != 0 && t.changes[v] == 0 {
+		t.changes[v] = message.GetSeq()
+	}
 	t.sent[id.Sender]++
 	t.byID[id] = message
 }

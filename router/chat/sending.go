@@ -28,15 +28,20 @@ type Sending struct {
 }
 
 // PrepareSend checks the rules and makes the record. NOT_FRIENDS for strangers and nobody alike, FORBIDDEN for notices, NOT_FOUND
-// for groups, which there are none of yet. If the rule is not known and cannot be asked for it is UNAVAILABLE: refused, never
-// allowed.
+// for a group that the user is no member of, and for none. If the rule is not known and cannot be asked for it is UNAVAILABLE:
+// refused, never allowed.
 func (s *Service) PrepareSend(ctx context.Context, b Basis, user Account, r *pb.SendRequest) (Sending, error) {
-	peer, err := s.recipient(user, r)
+	peer, group, err := s.recipient(user, r)
 	if err != nil {
 		return Sending{}, err
 	}
 	permit := s.permits.Take(r.GetConversation()) // before anything is looked at
-	version, err := s.friendship(ctx, b.Life, permit, user.ID, peer)
+	var version uint64
+	if group != 0 {
+		version, err = s.membership(ctx, b.Life, permit, user.ID, group)
+	} else {
+		version, err = s.friendship(ctx, b.Life, permit, user.ID, peer)
+	}
 	if err != nil {
 		permit.Release()
 		return Sending{}, err
@@ -67,14 +72,41 @@ func (s *Service) friendship(ctx context.Context, life string, permit *Permit, u
 	}
 }
 
+// membership gives the version of a group that a user is a member of. As for friends.
+func (s *Service) membership(ctx context.Context, life string, permit *Permit, user, group int64) (uint64, error) {
+	version, known, fresh := s.members.get(s.opts.Now(), life, user, -group)
+	if fresh {
+		return version, nil
+	}
+	now, found, err := s.store.Memberships(ctx, group, []int64{user})
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return 0, noGroup()
+	case err != nil && !known:
+		return 0, away("send", err)
+	case err != nil:
+		permit.Remember(version, func() { s.members.put(s.opts.Now().Add(retryStore-s.opts.FriendTTL), life, user, -group, version) })
+		return version, nil
+	case len(found) == 0 || !found[0].Open():
+		s.members.drop(user, -group)
+		return 0, noGroup()
+	}
+	permit.Remember(now, func() { s.members.put(s.opts.Now(), life, user, -group, now) })
+	return now, nil
+}
+
 // PrepareCached is PrepareSend where that needs no database: decided is false if it does. It never blocks.
 func (s *Service) PrepareCached(b Basis, user Account, r *pb.SendRequest) (send Sending, decided bool, err error) {
-	peer, err := s.recipient(user, r)
+	peer, group, err := s.recipient(user, r)
 	if err != nil {
 		return Sending{}, true, err
 	}
 	permit := s.permits.Take(r.GetConversation())
-	version, _, fresh := s.friends.get(s.opts.Now(), b.Life, user.ID, peer)
+	known := s.friends
+	if group != 0 {
+		known, peer = s.members, -group
+	}
+	version, _, fresh := known.get(s.opts.Now(), b.Life, user.ID, peer)
 	if !fresh {
 		permit.Release()
 		return Sending{}, false, nil
@@ -99,6 +131,9 @@ func (s *Service) CheckAgain(ctx context.Context, r Record) error {
 	if err != nil {
 		return wire.Invalid("conversation", err)
 	}
+	if c.Kind == 'g' {
+		return s.memberStill(ctx, op, c.A, r)
+	}
 	switch p, err := s.store.Pair(ctx, c.A, c.B); {
 	case err != nil:
 		return away(op, err)
@@ -112,13 +147,35 @@ func (s *Service) CheckAgain(ctx context.Context, r Record) error {
 	return nil
 }
 
+// memberStill is CheckAgain for a group: the sender has to be a member through one span since the version that he was checked against.
+func (s *Service) memberStill(ctx context.Context, op string, group int64, r Record) error {
+	_, found, err := s.store.Memberships(ctx, group, []int64{IdentityOf(r.Message).Sender})
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return noGroup()
+	case err != nil:
+		return away(op, err)
+	case len(found) == 0 || !found[0].Open():
+		return noGroup()
+	case !found[0].Has(r.Version):
+		again := wire.Errorf(pb.Code_CODE_UNAVAILABLE, "you joined anew meanwhile: send it again")
+		again.RetryAfter = time.Millisecond
+		return again
+	}
+	return nil
+}
+
 // Fence sees to it that nothing is on its way from this process whose right was checked against a version of a conversation below
 // this one: what is remembered is forgotten, and done is called once the log has answered what was under way. done must not wait,
 // and may be called at once.
 func (s *Service) Fence(conversation string, version uint64, done func()) {
 	s.permits.Fence(conversation, version, func() {
-		if c, err := wire.ParseConversation(conversation); err == nil && c.Kind == 'd' {
+		switch c, err := wire.ParseConversation(conversation); {
+		case err != nil:
+		case c.Kind == 'd':
 			s.friends.dropBelow(c.A, c.B, version)
+		case c.Kind == 'g':
+			s.members.dropAllBelow(-c.A, version)
 		}
 	}, done)
 }
@@ -127,20 +184,20 @@ func notFriends() *wire.Error {
 	return wire.Errorf(pb.Code_CODE_NOT_FRIENDS, "you can write only to friends")
 }
 
-// recipient gives who gets what a user sends to a conversation.
-func (s *Service) recipient(user Account, r *pb.SendRequest) (int64, error) {
+// recipient gives the other one of a direct conversation, or the group, that a user sends to.
+func (s *Service) recipient(user Account, r *pb.SendRequest) (peer, group int64, err error) {
 	c, err := wire.ParseConversation(r.GetConversation())
 	switch {
 	case err != nil:
-		return 0, wire.Invalid("conversation", err)
+		return 0, 0, wire.Invalid("conversation", err)
 	case c.Kind == 'n':
-		return 0, wire.Errorf(pb.Code_CODE_FORBIDDEN, "nobody sends notices but the server")
+		return 0, 0, wire.Errorf(pb.Code_CODE_FORBIDDEN, "nobody sends notices but the server")
 	case c.Kind == 'g':
-		return 0, wire.Errorf(pb.Code_CODE_NOT_FOUND, "there is no such group")
+		return 0, c.A, nil
 	case !c.Has(user.ID):
-		return 0, notFriends()
+		return 0, 0, notFriends()
 	}
-	return c.Other(user.ID), nil
+	return c.Other(user.ID), 0, nil
 }
 
 // makeMessage takes of a request what this program knows, so that what the log has is what the database will have: a field that
@@ -197,7 +254,7 @@ func FindSent(ctx context.Context, store SentStore, partitions int, m *pb.Messag
 // FindSent is FindSent on the service's store, for what a user sends again. It asks for no right: what was stored was allowed
 // when it was sent. But it answers as PrepareSend does for what never was.
 func (s *Service) FindSent(ctx context.Context, user Account, r *pb.SendRequest) (Sent, error) {
-	if _, err := s.recipient(user, r); err != nil {
+	if _, _, err := s.recipient(user, r); err != nil {
 		return Sent{}, err
 	}
 	return FindSent(ctx, s.store, s.opts.Topic.Partitions, makeMessage(user, r))
@@ -264,4 +321,13 @@ func (c *friendCache) dropBelow(a, b int64, version uint64) {
 	if f, known := c.known.get(pairKey(a, b)); known && f.version < version {
 		c.known.drop(pairKey(a, b))
 	}
+}
+
+// dropAllBelow drops what is known of anybody and one other that is below a version. It looks at all there is: that is rare.
+func (c *friendCache) dropAllBelow(other int64, version uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.known.dropIf(func(pair [2]int64, f friendship) bool {
+		return (pair[0] == other || pair[1] == other) && f.version < version
+	})
 }

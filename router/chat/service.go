@@ -28,6 +28,8 @@ type Options struct {
 	AttemptEvery time.Duration
 	// MaxPairs is how many friends and requests an account may have. Default 1,000.
 	MaxPairs int
+	// MaxMembers is how many members a group may have. Default 10,000.
+	MaxMembers int
 	// FriendTTL is how long a friendship is taken for granted, FriendCache how many are remembered. Defaults 30 s, 100,000.
 	FriendTTL   time.Duration
 	FriendCache int
@@ -42,6 +44,7 @@ type Service struct {
 	attempts *attempts
 	friends  *friendCache
 	permits  *Permits
+	members  *friendCache // of (user, -group)
 }
 
 // New makes a Service.
@@ -60,6 +63,7 @@ func New(o Options) *Service {
 	setDefault(&o.Attempts, 10)
 	setDefault(&o.AttemptEvery, 30*time.Second)
 	setDefault(&o.MaxPairs, 1000)
+	setDefault(&o.MaxMembers, 10_000)
 	setDefault(&o.FriendTTL, 30*time.Second)
 	setDefault(&o.FriendCache, 100_000)
 	return &Service{
@@ -69,6 +73,7 @@ func New(o Options) *Service {
 		attempts: newAttempts(o.Attempts, o.AttemptEvery, maxAttemptKeys),
 		friends:  newFriendCache(o.FriendCache, o.FriendTTL),
 		permits:  NewPermits(),
+		members:  newFriendCache(o.FriendCache, o.FriendTTL),
 	}
 }
 

@@ -24,6 +24,7 @@ var (
 type Store interface {
 	AccountStore
 	FriendStore
+	GroupStore
 	OutboxStore
 	MessageStore
 	HistoryStore

@@ -29,6 +29,13 @@ func ClosingOf(m *pb.Message) (Closing, bool) {
 	if n := m.GetPayload().GetFriend(); n.GetChange() == pb.FriendNotice_CHANGE_REMOVED {
 		return Closing{Conversation: m.GetConversation(), User: Everybody, Version: n.GetVersion()}, true
 	}
+	switch n := m.GetPayload().GetGroup(); n.GetChange() {
+	case pb.GroupNotice_CHANGE_LEFT, pb.GroupNotice_CHANGE_REMOVED: // of one subject
+		if len(n.GetSubjects()) == 1 {
+			user, err := wire.ParseID(n.GetSubjects()[0].GetId())
+			return Closing{Conversation: m.GetConversation(), User: user, Version: n.GetVersion()}, err == nil
+		}
+	}
 	return Closing{}, false
 }
 

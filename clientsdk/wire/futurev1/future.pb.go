@@ -337,6 +337,63 @@ func (FriendNotice_Change) EnumDescriptor() ([]byte, []int) {
 	return file_futurev1_future_proto_rawDescGZIP(), []int{25, 0}
 }
 
+type GroupNotice_Change int32
+
+const (
+	GroupNotice_CHANGE_UNSPECIFIED GroupNotice_Change = 0
+	// The group was made; the subjects are its first members, its owner among them.
+	GroupNotice_CHANGE_CREATED GroupNotice_Change = 1
+	GroupNotice_CHANGE_JOINED  GroupNotice_Change = 2
+	// The subject went of his own accord.
+	GroupNotice_CHANGE_LEFT    GroupNotice_Change = 3
+	GroupNotice_CHANGE_REMOVED GroupNotice_Change = 4
+)
+
+// Enum value maps for GroupNotice_Change.
+var (
+	GroupNotice_Change_name = map[int32]string{
+		0: "CHANGE_UNSPECIFIED",
+		1: "CHANGE_CREATED",
+		2: "CHANGE_JOINED",
+		3: "CHANGE_LEFT",
+		4: "CHANGE_REMOVED",
+	}
+	GroupNotice_Change_value = map[string]int32{
+		"CHANGE_UNSPECIFIED": 0,
+		"CHANGE_CREATED":     1,
+		"CHANGE_JOINED":      2,
+		"CHANGE_LEFT":        3,
+		"CHANGE_REMOVED":     4,
+	}
+)
+
+func (x GroupNotice_Change) Enum() *GroupNotice_Change {
+	p := new(GroupNotice_Change)
+	*p = x
+	return p
+}
+
+func (x GroupNotice_Change) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GroupNotice_Change) Descriptor() protoreflect.EnumDescriptor {
+	return file_futurev1_future_proto_enumTypes[4].Descriptor()
+}
+
+func (GroupNotice_Change) Type() protoreflect.EnumType {
+	return &file_futurev1_future_proto_enumTypes[4]
+}
+
+func (x GroupNotice_Change) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GroupNotice_Change.Descriptor instead.
+func (GroupNotice_Change) EnumDescriptor() ([]byte, []int) {
+	return file_futurev1_future_proto_rawDescGZIP(), []int{26, 0}
+}
+
 // Envelope is the only message that a frame holds, in both directions. An envelope with no body is answered UNSUPPORTED.
 type Envelope struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2139,6 +2196,7 @@ type Payload struct {
 	//
 	//	*Payload_Text
 	//	*Payload_Friend
+	//	*Payload_Group
 	Kind          isPayload_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2199,6 +2257,15 @@ func (x *Payload) GetFriend() *FriendNotice {
 	return nil
 }
 
+func (x *Payload) GetGroup() *GroupNotice {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_Group); ok {
+			return x.Group
+		}
+	}
+	return nil
+}
+
 type isPayload_Kind interface {
 	isPayload_Kind()
 }
@@ -2211,9 +2278,15 @@ type Payload_Friend struct {
 	Friend *FriendNotice `protobuf:"bytes,2,opt,name=friend,proto3,oneof"`
 }
 
+type Payload_Group struct {
+	Group *GroupNotice `protobuf:"bytes,3,opt,name=group,proto3,oneof"`
+}
+
 func (*Payload_Text) isPayload_Kind() {}
 
 func (*Payload_Friend) isPayload_Kind() {}
+
+func (*Payload_Group) isPayload_Kind() {}
 
 type Text struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2339,6 +2412,95 @@ func (x *FriendNotice) GetVersion() uint64 {
 	return 0
 }
 
+// GroupNotice tells a group of a change of its members. It takes effect where it stands in the conversation.
+type GroupNotice struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Change GroupNotice_Change     `protobuf:"varint,1,opt,name=change,proto3,enum=future.v1.GroupNotice_Change" json:"change,omitempty"`
+	// Who did it.
+	By *User `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	// Whom it concerns. Empty if they are more than 200; count tells how many they are in any case.
+	Subjects []*User `protobuf:"bytes,3,rep,name=subjects,proto3" json:"subjects,omitempty"`
+	Count    uint32  `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	// The group's name.
+	Name string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	// The group's version, rising by one with each change.
+	Version       uint64 `protobuf:"varint,6,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupNotice) Reset() {
+	*x = GroupNotice{}
+	mi := &file_futurev1_future_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupNotice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupNotice) ProtoMessage() {}
+
+func (x *GroupNotice) ProtoReflect() protoreflect.Message {
+	mi := &file_futurev1_future_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupNotice.ProtoReflect.Descriptor instead.
+func (*GroupNotice) Descriptor() ([]byte, []int) {
+	return file_futurev1_future_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *GroupNotice) GetChange() GroupNotice_Change {
+	if x != nil {
+		return x.Change
+	}
+	return GroupNotice_CHANGE_UNSPECIFIED
+}
+
+func (x *GroupNotice) GetBy() *User {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *GroupNotice) GetSubjects() []*User {
+	if x != nil {
+		return x.Subjects
+	}
+	return nil
+}
+
+func (x *GroupNotice) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *GroupNotice) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GroupNotice) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 type Message struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Conversation string                 `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
@@ -2360,7 +2522,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_futurev1_future_proto_msgTypes[26]
+	mi := &file_futurev1_future_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2372,7 +2534,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[26]
+	mi := &file_futurev1_future_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2385,7 +2547,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_futurev1_future_proto_rawDescGZIP(), []int{26}
+	return file_futurev1_future_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Message) GetConversation() string {
@@ -2462,7 +2624,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_futurev1_future_proto_msgTypes[27]
+	mi := &file_futurev1_future_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2636,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[27]
+	mi := &file_futurev1_future_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2649,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_futurev1_future_proto_rawDescGZIP(), []int{27}
+	return file_futurev1_future_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Ref) GetSenderId() string {
@@ -2518,7 +2680,7 @@ type SendRequest struct {
 
 func (x *SendRequest) Reset() {
 	*x = SendRequest{}
-	mi := &file_futurev1_future_proto_msgTypes[28]
+	mi := &file_futurev1_future_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2530,7 +2692,7 @@ func (x *SendRequest) String() string {
 func (*SendRequest) ProtoMessage() {}
 
 func (x *SendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[28]
+	mi := &file_futurev1_future_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2543,7 +2705,7 @@ func (x *SendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendRequest.ProtoReflect.Descriptor instead.
 func (*SendRequest) Descriptor() ([]byte, []int) {
-	return file_futurev1_future_proto_rawDescGZIP(), []int{28}
+	return file_futurev1_future_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SendRequest) GetConversation() string {
@@ -2593,7 +2755,7 @@ type SendResponse struct {
 
 func (x *SendResponse) Reset() {
 	*x = SendResponse{}
-	mi := &file_futurev1_future_proto_msgTypes[29]
+	mi := &file_futurev1_future_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2605,7 +2767,7 @@ func (x *SendResponse) String() string {
 func (*SendResponse) ProtoMessage() {}
 
 func (x *SendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[29]
+	mi := &file_futurev1_future_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2618,7 +2780,7 @@ func (x *SendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendResponse.ProtoReflect.Descriptor instead.
 func (*SendResponse) Descriptor() ([]byte, []int) {
-	return file_futurev1_future_proto_rawDescGZIP(), []int{29}
+	return file_futurev1_future_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SendResponse) GetClientMsgId() string {
@@ -2651,7 +2813,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_futurev1_future_proto_msgTypes[30]
+	mi := &file_futurev1_future_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +2825,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[30]
+	mi := &file_futurev1_future_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +2838,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_futurev1_future_proto_rawDescGZIP(), []int{30}
+	return file_futurev1_future_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Delivery) GetMessages() []*Message {
@@ -2699,7 +2861,7 @@ type Skip struct {
 
 func (x *Skip) Reset() {
 	*x = Skip{}
-	mi := &file_futurev1_future_proto_msgTypes[31]
+	mi := &file_futurev1_future_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2711,7 +2873,7 @@ func (x *Skip) String() string {
 func (*Skip) ProtoMessage() {}
 
 func (x *Skip) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[31]
+	mi := &file_futurev1_future_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2724,7 +2886,7 @@ func (x *Skip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skip.ProtoReflect.Descriptor instead.
 func (*Skip) Descriptor() ([]byte, []int) {
-	return file_futurev1_future_proto_rawDescGZIP(), []int{31}
+	return file_futurev1_future_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Skip) GetConversation() string {
@@ -2766,7 +2928,7 @@ type CompareHeads struct {
 
 func (x *CompareHeads) Reset() {
 	*x = CompareHeads{}
-	mi := &file_futurev1_future_proto_msgTypes[32]
+	mi := &file_futurev1_future_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2778,7 +2940,7 @@ func (x *CompareHeads) String() string {
 func (*CompareHeads) ProtoMessage() {}
 
 func (x *CompareHeads) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[32]
+	mi := &file_futurev1_future_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2791,7 +2953,7 @@ func (x *CompareHeads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareHeads.ProtoReflect.Descriptor instead.
 func (*CompareHeads) Descriptor() ([]byte, []int) {
-	return file_futurev1_future_proto_rawDescGZIP(), []int{32}
+	return file_futurev1_future_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CompareHeads) GetConversations() []string {
@@ -2813,7 +2975,7 @@ type Rejected struct {
 
 func (x *Rejected) Reset() {
 	*x = Rejected{}
-	mi := &file_futurev1_future_proto_msgTypes[33]
+	mi := &file_futurev1_future_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2825,7 +2987,7 @@ func (x *Rejected) String() string {
 func (*Rejected) ProtoMessage() {}
 
 func (x *Rejected) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[33]
+	mi := &file_futurev1_future_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2838,7 +3000,7 @@ func (x *Rejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejected.ProtoReflect.Descriptor instead.
 func (*Rejected) Descriptor() ([]byte, []int) {
-	return file_futurev1_future_proto_rawDescGZIP(), []int{33}
+	return file_futurev1_future_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Rejected) GetConversation() string {
@@ -2874,7 +3036,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_futurev1_future_proto_msgTypes[34]
+	mi := &file_futurev1_future_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2886,7 +3048,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[34]
+	mi := &file_futurev1_future_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2899,7 +3061,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_futurev1_future_proto_rawDescGZIP(), []int{34}
+	return file_futurev1_future_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Head) GetConversation() string {
@@ -2938,7 +3100,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_futurev1_future_proto_msgTypes[35]
+	mi := &file_futurev1_future_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2950,7 +3112,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[35]
+	mi := &file_futurev1_future_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2963,7 +3125,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_futurev1_future_proto_rawDescGZIP(), []int{35}
+	return file_futurev1_future_proto_rawDescGZIP(), []int{36}
 }
 
 type SyncResponse struct {
@@ -2975,7 +3137,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_futurev1_future_proto_msgTypes[36]
+	mi := &file_futurev1_future_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2987,7 +3149,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[36]
+	mi := &file_futurev1_future_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3000,7 +3162,7 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_futurev1_future_proto_rawDescGZIP(), []int{36}
+	return file_futurev1_future_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SyncResponse) GetHeads() []*Head {
@@ -3026,7 +3188,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_futurev1_future_proto_msgTypes[37]
+	mi := &file_futurev1_future_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3038,7 +3200,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[37]
+	mi := &file_futurev1_future_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3051,7 +3213,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_futurev1_future_proto_rawDescGZIP(), []int{37}
+	return file_futurev1_future_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *HistoryRequest) GetConversation() string {
@@ -3103,7 +3265,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_futurev1_future_proto_msgTypes[38]
+	mi := &file_futurev1_future_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3277,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[38]
+	mi := &file_futurev1_future_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3290,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_futurev1_future_proto_rawDescGZIP(), []int{38}
+	return file_futurev1_future_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *HistoryResponse) GetMessages() []*Message {
@@ -3170,7 +3332,7 @@ type ReadRequest struct {
 
 func (x *ReadRequest) Reset() {
 	*x = ReadRequest{}
-	mi := &file_futurev1_future_proto_msgTypes[39]
+	mi := &file_futurev1_future_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3182,7 +3344,7 @@ func (x *ReadRequest) String() string {
 func (*ReadRequest) ProtoMessage() {}
 
 func (x *ReadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[39]
+	mi := &file_futurev1_future_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3195,7 +3357,7 @@ func (x *ReadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRequest.ProtoReflect.Descriptor instead.
 func (*ReadRequest) Descriptor() ([]byte, []int) {
-	return file_futurev1_future_proto_rawDescGZIP(), []int{39}
+	return file_futurev1_future_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReadRequest) GetConversation() string {
@@ -3220,7 +3382,7 @@ type ConversationsRequest struct {
 
 func (x *ConversationsRequest) Reset() {
 	*x = ConversationsRequest{}
-	mi := &file_futurev1_future_proto_msgTypes[40]
+	mi := &file_futurev1_future_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3232,7 +3394,7 @@ func (x *ConversationsRequest) String() string {
 func (*ConversationsRequest) ProtoMessage() {}
 
 func (x *ConversationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[40]
+	mi := &file_futurev1_future_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3245,7 +3407,7 @@ func (x *ConversationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConversationsRequest.ProtoReflect.Descriptor instead.
 func (*ConversationsRequest) Descriptor() ([]byte, []int) {
-	return file_futurev1_future_proto_rawDescGZIP(), []int{40}
+	return file_futurev1_future_proto_rawDescGZIP(), []int{41}
 }
 
 type Conversation struct {
@@ -3261,7 +3423,7 @@ type Conversation struct {
 
 func (x *Conversation) Reset() {
 	*x = Conversation{}
-	mi := &file_futurev1_future_proto_msgTypes[41]
+	mi := &file_futurev1_future_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3273,7 +3435,7 @@ func (x *Conversation) String() string {
 func (*Conversation) ProtoMessage() {}
 
 func (x *Conversation) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[41]
+	mi := &file_futurev1_future_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3286,7 +3448,7 @@ func (x *Conversation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Conversation.ProtoReflect.Descriptor instead.
 func (*Conversation) Descriptor() ([]byte, []int) {
-	return file_futurev1_future_proto_rawDescGZIP(), []int{41}
+	return file_futurev1_future_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Conversation) GetId() string {
@@ -3333,7 +3495,7 @@ type ConversationsResponse struct {
 
 func (x *ConversationsResponse) Reset() {
 	*x = ConversationsResponse{}
-	mi := &file_futurev1_future_proto_msgTypes[42]
+	mi := &file_futurev1_future_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3345,7 +3507,7 @@ func (x *ConversationsResponse) String() string {
 func (*ConversationsResponse) ProtoMessage() {}
 
 func (x *ConversationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[42]
+	mi := &file_futurev1_future_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3358,7 +3520,7 @@ func (x *ConversationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConversationsResponse.ProtoReflect.Descriptor instead.
 func (*ConversationsResponse) Descriptor() ([]byte, []int) {
-	return file_futurev1_future_proto_rawDescGZIP(), []int{42}
+	return file_futurev1_future_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ConversationsResponse) GetConversations() []*Conversation {
@@ -3378,7 +3540,7 @@ type PresenceEvent_Change struct {
 
 func (x *PresenceEvent_Change) Reset() {
 	*x = PresenceEvent_Change{}
-	mi := &file_futurev1_future_proto_msgTypes[43]
+	mi := &file_futurev1_future_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3390,7 +3552,7 @@ func (x *PresenceEvent_Change) String() string {
 func (*PresenceEvent_Change) ProtoMessage() {}
 
 func (x *PresenceEvent_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_futurev1_future_proto_msgTypes[43]
+	mi := &file_futurev1_future_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3555,10 +3717,11 @@ const file_futurev1_future_proto_rawDesc = "" +
 	"\achanges\x18\x01 \x03(\v2\x1f.future.v1.PresenceEvent.ChangeR\achanges\x1a9\n" +
 	"\x06Change\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
-	"\x06online\x18\x02 \x01(\bR\x06online\"k\n" +
+	"\x06online\x18\x02 \x01(\bR\x06online\"\x9b\x01\n" +
 	"\aPayload\x12%\n" +
 	"\x04text\x18\x01 \x01(\v2\x0f.future.v1.TextH\x00R\x04text\x121\n" +
-	"\x06friend\x18\x02 \x01(\v2\x17.future.v1.FriendNoticeH\x00R\x06friendB\x06\n" +
+	"\x06friend\x18\x02 \x01(\v2\x17.future.v1.FriendNoticeH\x00R\x06friend\x12.\n" +
+	"\x05group\x18\x03 \x01(\v2\x16.future.v1.GroupNoticeH\x00R\x05groupB\x06\n" +
 	"\x04kind\"\x1a\n" +
 	"\x04Text\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\"\xb4\x02\n" +
@@ -3573,6 +3736,19 @@ const file_futurev1_future_proto_rawDesc = "" +
 	"\x10CHANGE_REQUESTED\x10\x01\x12\x13\n" +
 	"\x0fCHANGE_ACCEPTED\x10\x02\x12\x13\n" +
 	"\x0fCHANGE_REJECTED\x10\x03\x12\x12\n" +
+	"\x0eCHANGE_REMOVED\x10\x04\"\xc4\x02\n" +
+	"\vGroupNotice\x125\n" +
+	"\x06change\x18\x01 \x01(\x0e2\x1d.future.v1.GroupNotice.ChangeR\x06change\x12\x1f\n" +
+	"\x02by\x18\x02 \x01(\v2\x0f.future.v1.UserR\x02by\x12+\n" +
+	"\bsubjects\x18\x03 \x03(\v2\x0f.future.v1.UserR\bsubjects\x12\x14\n" +
+	"\x05count\x18\x04 \x01(\rR\x05count\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\x04R\aversion\"l\n" +
+	"\x06Change\x12\x16\n" +
+	"\x12CHANGE_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eCHANGE_CREATED\x10\x01\x12\x11\n" +
+	"\rCHANGE_JOINED\x10\x02\x12\x0f\n" +
+	"\vCHANGE_LEFT\x10\x03\x12\x12\n" +
 	"\x0eCHANGE_REMOVED\x10\x04\"\xb8\x02\n" +
 	"\aMessage\x12\"\n" +
 	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x10\n" +
@@ -3680,124 +3856,130 @@ func file_futurev1_future_proto_rawDescGZIP() []byte {
 	return file_futurev1_future_proto_rawDescData
 }
 
-var file_futurev1_future_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_futurev1_future_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_futurev1_future_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_futurev1_future_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_futurev1_future_proto_goTypes = []any{
 	(Code)(0),                     // 0: future.v1.Code
 	(Closing_Reason)(0),           // 1: future.v1.Closing.Reason
 	(Friend_State)(0),             // 2: future.v1.Friend.State
 	(FriendNotice_Change)(0),      // 3: future.v1.FriendNotice.Change
-	(*Envelope)(nil),              // 4: future.v1.Envelope
-	(*Error)(nil),                 // 5: future.v1.Error
-	(*Ok)(nil),                    // 6: future.v1.Ok
-	(*HelloRequest)(nil),          // 7: future.v1.HelloRequest
-	(*HelloResponse)(nil),         // 8: future.v1.HelloResponse
-	(*PingRequest)(nil),           // 9: future.v1.PingRequest
-	(*Closing)(nil),               // 10: future.v1.Closing
-	(*RegisterRequest)(nil),       // 11: future.v1.RegisterRequest
-	(*LoginRequest)(nil),          // 12: future.v1.LoginRequest
-	(*ResumeRequest)(nil),         // 13: future.v1.ResumeRequest
-	(*Device)(nil),                // 14: future.v1.Device
-	(*SessionResponse)(nil),       // 15: future.v1.SessionResponse
-	(*LogoutRequest)(nil),         // 16: future.v1.LogoutRequest
-	(*User)(nil),                  // 17: future.v1.User
-	(*FindUserRequest)(nil),       // 18: future.v1.FindUserRequest
-	(*UserResponse)(nil),          // 19: future.v1.UserResponse
-	(*AddFriendRequest)(nil),      // 20: future.v1.AddFriendRequest
-	(*AnswerFriendRequest)(nil),   // 21: future.v1.AnswerFriendRequest
-	(*RemoveFriendRequest)(nil),   // 22: future.v1.RemoveFriendRequest
-	(*ListFriendsRequest)(nil),    // 23: future.v1.ListFriendsRequest
-	(*Friend)(nil),                // 24: future.v1.Friend
-	(*FriendsResponse)(nil),       // 25: future.v1.FriendsResponse
-	(*PresenceEvent)(nil),         // 26: future.v1.PresenceEvent
-	(*Payload)(nil),               // 27: future.v1.Payload
-	(*Text)(nil),                  // 28: future.v1.Text
-	(*FriendNotice)(nil),          // 29: future.v1.FriendNotice
-	(*Message)(nil),               // 30: future.v1.Message
-	(*Ref)(nil),                   // 31: future.v1.Ref
-	(*SendRequest)(nil),           // 32: future.v1.SendRequest
-	(*SendResponse)(nil),          // 33: future.v1.SendResponse
-	(*Delivery)(nil),              // 34: future.v1.Delivery
-	(*Skip)(nil),                  // 35: future.v1.Skip
-	(*CompareHeads)(nil),          // 36: future.v1.CompareHeads
-	(*Rejected)(nil),              // 37: future.v1.Rejected
-	(*Head)(nil),                  // 38: future.v1.Head
-	(*SyncRequest)(nil),           // 39: future.v1.SyncRequest
-	(*SyncResponse)(nil),          // 40: future.v1.SyncResponse
-	(*HistoryRequest)(nil),        // 41: future.v1.HistoryRequest
-	(*HistoryResponse)(nil),       // 42: future.v1.HistoryResponse
-	(*ReadRequest)(nil),           // 43: future.v1.ReadRequest
-	(*ConversationsRequest)(nil),  // 44: future.v1.ConversationsRequest
-	(*Conversation)(nil),          // 45: future.v1.Conversation
-	(*ConversationsResponse)(nil), // 46: future.v1.ConversationsResponse
-	(*PresenceEvent_Change)(nil),  // 47: future.v1.PresenceEvent.Change
+	(GroupNotice_Change)(0),       // 4: future.v1.GroupNotice.Change
+	(*Envelope)(nil),              // 5: future.v1.Envelope
+	(*Error)(nil),                 // 6: future.v1.Error
+	(*Ok)(nil),                    // 7: future.v1.Ok
+	(*HelloRequest)(nil),          // 8: future.v1.HelloRequest
+	(*HelloResponse)(nil),         // 9: future.v1.HelloResponse
+	(*PingRequest)(nil),           // 10: future.v1.PingRequest
+	(*Closing)(nil),               // 11: future.v1.Closing
+	(*RegisterRequest)(nil),       // 12: future.v1.RegisterRequest
+	(*LoginRequest)(nil),          // 13: future.v1.LoginRequest
+	(*ResumeRequest)(nil),         // 14: future.v1.ResumeRequest
+	(*Device)(nil),                // 15: future.v1.Device
+	(*SessionResponse)(nil),       // 16: future.v1.SessionResponse
+	(*LogoutRequest)(nil),         // 17: future.v1.LogoutRequest
+	(*User)(nil),                  // 18: future.v1.User
+	(*FindUserRequest)(nil),       // 19: future.v1.FindUserRequest
+	(*UserResponse)(nil),          // 20: future.v1.UserResponse
+	(*AddFriendRequest)(nil),      // 21: future.v1.AddFriendRequest
+	(*AnswerFriendRequest)(nil),   // 22: future.v1.AnswerFriendRequest
+	(*RemoveFriendRequest)(nil),   // 23: future.v1.RemoveFriendRequest
+	(*ListFriendsRequest)(nil),    // 24: future.v1.ListFriendsRequest
+	(*Friend)(nil),                // 25: future.v1.Friend
+	(*FriendsResponse)(nil),       // 26: future.v1.FriendsResponse
+	(*PresenceEvent)(nil),         // 27: future.v1.PresenceEvent
+	(*Payload)(nil),               // 28: future.v1.Payload
+	(*Text)(nil),                  // 29: future.v1.Text
+	(*FriendNotice)(nil),          // 30: future.v1.FriendNotice
+	(*GroupNotice)(nil),           // 31: future.v1.GroupNotice
+	(*Message)(nil),               // 32: future.v1.Message
+	(*Ref)(nil),                   // 33: future.v1.Ref
+	(*SendRequest)(nil),           // 34: future.v1.SendRequest
+	(*SendResponse)(nil),          // 35: future.v1.SendResponse
+	(*Delivery)(nil),              // 36: future.v1.Delivery
+	(*Skip)(nil),                  // 37: future.v1.Skip
+	(*CompareHeads)(nil),          // 38: future.v1.CompareHeads
+	(*Rejected)(nil),              // 39: future.v1.Rejected
+	(*Head)(nil),                  // 40: future.v1.Head
+	(*SyncRequest)(nil),           // 41: future.v1.SyncRequest
+	(*SyncResponse)(nil),          // 42: future.v1.SyncResponse
+	(*HistoryRequest)(nil),        // 43: future.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 44: future.v1.HistoryResponse
+	(*ReadRequest)(nil),           // 45: future.v1.ReadRequest
+	(*ConversationsRequest)(nil),  // 46: future.v1.ConversationsRequest
+	(*Conversation)(nil),          // 47: future.v1.Conversation
+	(*ConversationsResponse)(nil), // 48: future.v1.ConversationsResponse
+	(*PresenceEvent_Change)(nil),  // 49: future.v1.PresenceEvent.Change
 }
 var file_futurev1_future_proto_depIdxs = []int32{
-	5,  // 0: future.v1.Envelope.error:type_name -> future.v1.Error
-	7,  // 1: future.v1.Envelope.hello:type_name -> future.v1.HelloRequest
-	9,  // 2: future.v1.Envelope.ping:type_name -> future.v1.PingRequest
-	11, // 3: future.v1.Envelope.register:type_name -> future.v1.RegisterRequest
-	12, // 4: future.v1.Envelope.login:type_name -> future.v1.LoginRequest
-	13, // 5: future.v1.Envelope.resume:type_name -> future.v1.ResumeRequest
-	16, // 6: future.v1.Envelope.logout:type_name -> future.v1.LogoutRequest
-	39, // 7: future.v1.Envelope.sync:type_name -> future.v1.SyncRequest
-	18, // 8: future.v1.Envelope.find_user:type_name -> future.v1.FindUserRequest
-	20, // 9: future.v1.Envelope.add_friend:type_name -> future.v1.AddFriendRequest
-	21, // 10: future.v1.Envelope.answer_friend:type_name -> future.v1.AnswerFriendRequest
-	22, // 11: future.v1.Envelope.remove_friend:type_name -> future.v1.RemoveFriendRequest
-	23, // 12: future.v1.Envelope.list_friends:type_name -> future.v1.ListFriendsRequest
-	32, // 13: future.v1.Envelope.send:type_name -> future.v1.SendRequest
-	41, // 14: future.v1.Envelope.history:type_name -> future.v1.HistoryRequest
-	43, // 15: future.v1.Envelope.read:type_name -> future.v1.ReadRequest
-	44, // 16: future.v1.Envelope.conversations:type_name -> future.v1.ConversationsRequest
-	6,  // 17: future.v1.Envelope.ok:type_name -> future.v1.Ok
-	8,  // 18: future.v1.Envelope.hello_ok:type_name -> future.v1.HelloResponse
-	15, // 19: future.v1.Envelope.session:type_name -> future.v1.SessionResponse
-	40, // 20: future.v1.Envelope.heads:type_name -> future.v1.SyncResponse
-	19, // 21: future.v1.Envelope.user:type_name -> future.v1.UserResponse
-	25, // 22: future.v1.Envelope.friends:type_name -> future.v1.FriendsResponse
-	33, // 23: future.v1.Envelope.sent:type_name -> future.v1.SendResponse
-	42, // 24: future.v1.Envelope.history_page:type_name -> future.v1.HistoryResponse
-	46, // 25: future.v1.Envelope.conversation_list:type_name -> future.v1.ConversationsResponse
-	34, // 26: future.v1.Envelope.delivery:type_name -> future.v1.Delivery
-	35, // 27: future.v1.Envelope.skip:type_name -> future.v1.Skip
-	36, // 28: future.v1.Envelope.compare_heads:type_name -> future.v1.CompareHeads
-	26, // 29: future.v1.Envelope.presence:type_name -> future.v1.PresenceEvent
-	37, // 30: future.v1.Envelope.rejected:type_name -> future.v1.Rejected
-	10, // 31: future.v1.Envelope.closing:type_name -> future.v1.Closing
+	6,  // 0: future.v1.Envelope.error:type_name -> future.v1.Error
+	8,  // 1: future.v1.Envelope.hello:type_name -> future.v1.HelloRequest
+	10, // 2: future.v1.Envelope.ping:type_name -> future.v1.PingRequest
+	12, // 3: future.v1.Envelope.register:type_name -> future.v1.RegisterRequest
+	13, // 4: future.v1.Envelope.login:type_name -> future.v1.LoginRequest
+	14, // 5: future.v1.Envelope.resume:type_name -> future.v1.ResumeRequest
+	17, // 6: future.v1.Envelope.logout:type_name -> future.v1.LogoutRequest
+	41, // 7: future.v1.Envelope.sync:type_name -> future.v1.SyncRequest
+	19, // 8: future.v1.Envelope.find_user:type_name -> future.v1.FindUserRequest
+	21, // 9: future.v1.Envelope.add_friend:type_name -> future.v1.AddFriendRequest
+	22, // 10: future.v1.Envelope.answer_friend:type_name -> future.v1.AnswerFriendRequest
+	23, // 11: future.v1.Envelope.remove_friend:type_name -> future.v1.RemoveFriendRequest
+	24, // 12: future.v1.Envelope.list_friends:type_name -> future.v1.ListFriendsRequest
+	34, // 13: future.v1.Envelope.send:type_name -> future.v1.SendRequest
+	43, // 14: future.v1.Envelope.history:type_name -> future.v1.HistoryRequest
+	45, // 15: future.v1.Envelope.read:type_name -> future.v1.ReadRequest
+	46, // 16: future.v1.Envelope.conversations:type_name -> future.v1.ConversationsRequest
+	7,  // 17: future.v1.Envelope.ok:type_name -> future.v1.Ok
+	9,  // 18: future.v1.Envelope.hello_ok:type_name -> future.v1.HelloResponse
+	16, // 19: future.v1.Envelope.session:type_name -> future.v1.SessionResponse
+	42, // 20: future.v1.Envelope.heads:type_name -> future.v1.SyncResponse
+	20, // 21: future.v1.Envelope.user:type_name -> future.v1.UserResponse
+	26, // 22: future.v1.Envelope.friends:type_name -> future.v1.FriendsResponse
+	35, // 23: future.v1.Envelope.sent:type_name -> future.v1.SendResponse
+	44, // 24: future.v1.Envelope.history_page:type_name -> future.v1.HistoryResponse
+	48, // 25: future.v1.Envelope.conversation_list:type_name -> future.v1.ConversationsResponse
+	36, // 26: future.v1.Envelope.delivery:type_name -> future.v1.Delivery
+	37, // 27: future.v1.Envelope.skip:type_name -> future.v1.Skip
+	38, // 28: future.v1.Envelope.compare_heads:type_name -> future.v1.CompareHeads
+	27, // 29: future.v1.Envelope.presence:type_name -> future.v1.PresenceEvent
+	39, // 30: future.v1.Envelope.rejected:type_name -> future.v1.Rejected
+	11, // 31: future.v1.Envelope.closing:type_name -> future.v1.Closing
 	0,  // 32: future.v1.Error.code:type_name -> future.v1.Code
 	1,  // 33: future.v1.Closing.reason:type_name -> future.v1.Closing.Reason
-	14, // 34: future.v1.RegisterRequest.device:type_name -> future.v1.Device
-	14, // 35: future.v1.LoginRequest.device:type_name -> future.v1.Device
-	14, // 36: future.v1.ResumeRequest.device:type_name -> future.v1.Device
-	17, // 37: future.v1.SessionResponse.user:type_name -> future.v1.User
-	17, // 38: future.v1.UserResponse.user:type_name -> future.v1.User
-	17, // 39: future.v1.Friend.user:type_name -> future.v1.User
+	15, // 34: future.v1.RegisterRequest.device:type_name -> future.v1.Device
+	15, // 35: future.v1.LoginRequest.device:type_name -> future.v1.Device
+	15, // 36: future.v1.ResumeRequest.device:type_name -> future.v1.Device
+	18, // 37: future.v1.SessionResponse.user:type_name -> future.v1.User
+	18, // 38: future.v1.UserResponse.user:type_name -> future.v1.User
+	18, // 39: future.v1.Friend.user:type_name -> future.v1.User
 	2,  // 40: future.v1.Friend.state:type_name -> future.v1.Friend.State
-	24, // 41: future.v1.FriendsResponse.friends:type_name -> future.v1.Friend
-	47, // 42: future.v1.PresenceEvent.changes:type_name -> future.v1.PresenceEvent.Change
-	28, // 43: future.v1.Payload.text:type_name -> future.v1.Text
-	29, // 44: future.v1.Payload.friend:type_name -> future.v1.FriendNotice
-	3,  // 45: future.v1.FriendNotice.change:type_name -> future.v1.FriendNotice.Change
-	17, // 46: future.v1.FriendNotice.by:type_name -> future.v1.User
-	17, // 47: future.v1.FriendNotice.to:type_name -> future.v1.User
-	17, // 48: future.v1.Message.sender:type_name -> future.v1.User
-	27, // 49: future.v1.Message.payload:type_name -> future.v1.Payload
-	31, // 50: future.v1.Message.reply_to:type_name -> future.v1.Ref
-	27, // 51: future.v1.SendRequest.payload:type_name -> future.v1.Payload
-	31, // 52: future.v1.SendRequest.reply_to:type_name -> future.v1.Ref
-	30, // 53: future.v1.Delivery.messages:type_name -> future.v1.Message
-	5,  // 54: future.v1.Rejected.error:type_name -> future.v1.Error
-	38, // 55: future.v1.SyncResponse.heads:type_name -> future.v1.Head
-	30, // 56: future.v1.HistoryResponse.messages:type_name -> future.v1.Message
-	17, // 57: future.v1.Conversation.peer:type_name -> future.v1.User
-	30, // 58: future.v1.Conversation.last:type_name -> future.v1.Message
-	45, // 59: future.v1.ConversationsResponse.conversations:type_name -> future.v1.Conversation
-	60, // [60:60] is the sub-list for method output_type
-	60, // [60:60] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	25, // 41: future.v1.FriendsResponse.friends:type_name -> future.v1.Friend
+	49, // 42: future.v1.PresenceEvent.changes:type_name -> future.v1.PresenceEvent.Change
+	29, // 43: future.v1.Payload.text:type_name -> future.v1.Text
+	30, // 44: future.v1.Payload.friend:type_name -> future.v1.FriendNotice
+	31, // 45: future.v1.Payload.group:type_name -> future.v1.GroupNotice
+	3,  // 46: future.v1.FriendNotice.change:type_name -> future.v1.FriendNotice.Change
+	18, // 47: future.v1.FriendNotice.by:type_name -> future.v1.User
+	18, // 48: future.v1.FriendNotice.to:type_name -> future.v1.User
+	4,  // 49: future.v1.GroupNotice.change:type_name -> future.v1.GroupNotice.Change
+	18, // 50: future.v1.GroupNotice.by:type_name -> future.v1.User
+	18, // 51: future.v1.GroupNotice.subjects:type_name -> future.v1.User
+	18, // 52: future.v1.Message.sender:type_name -> future.v1.User
+	28, // 53: future.v1.Message.payload:type_name -> future.v1.Payload
+	33, // 54: future.v1.Message.reply_to:type_name -> future.v1.Ref
+	28, // 55: future.v1.SendRequest.payload:type_name -> future.v1.Payload
+	33, // 56: future.v1.SendRequest.reply_to:type_name -> future.v1.Ref
+	32, // 57: future.v1.Delivery.messages:type_name -> future.v1.Message
+	6,  // 58: future.v1.Rejected.error:type_name -> future.v1.Error
+	40, // 59: future.v1.SyncResponse.heads:type_name -> future.v1.Head
+	32, // 60: future.v1.HistoryResponse.messages:type_name -> future.v1.Message
+	18, // 61: future.v1.Conversation.peer:type_name -> future.v1.User
+	32, // 62: future.v1.Conversation.last:type_name -> future.v1.Message
+	47, // 63: future.v1.ConversationsResponse.conversations:type_name -> future.v1.Conversation
+	64, // [64:64] is the sub-list for method output_type
+	64, // [64:64] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_futurev1_future_proto_init() }
@@ -3842,14 +4024,15 @@ func file_futurev1_future_proto_init() {
 	file_futurev1_future_proto_msgTypes[23].OneofWrappers = []any{
 		(*Payload_Text)(nil),
 		(*Payload_Friend)(nil),
+		(*Payload_Group)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_futurev1_future_proto_rawDesc), len(file_futurev1_future_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   44,
+			NumEnums:      5,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

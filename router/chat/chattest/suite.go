@@ -45,6 +45,13 @@ func Run(t *testing.T, open func(t *testing.T) chat.Store) {
 		{"PairsAreListedByName", s.pairs},
 		{"OutboxGivesRowsInOrder", s.outbox},
 
+		{"GroupIsMadeWithItsMembers", s.createGroup},
+		{"ChangeGroupKeepsSpans", s.changeGroup},
+		{"ChangeGroupAtOnceIsSerialised", s.changeGroupAtOnce},
+		{"GroupOf10000IsOneNotice", s.largeGroup},
+		{"GroupIsReadWhileAMember", s.readable},
+		{"GroupHeadsAreCountedWhileAMember", s.groupHeads},
+
 		{"WriteBatchMovesTheOffset", s.offsets},
 		{"WriteBatchIsFenced", s.fenced},
 		{"WriteBatchOfManyWritersOneWins", s.fencedAtOnce},

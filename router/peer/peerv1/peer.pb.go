@@ -393,8 +393,11 @@ type Message struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Seq   uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
 	// An encoded future.v1.Message.
-	Body          []byte      `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
-	Recipients    *Recipients `protobuf:"bytes,3,opt,name=recipients,proto3" json:"recipients,omitempty"`
+	Body       []byte      `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
+	Recipients *Recipients `protobuf:"bytes,3,opt,name=recipients,proto3" json:"recipients,omitempty"`
+	// If not 0 the message is also for all sessions here of this group's members, as its members were at the version.
+	Group         int64  `protobuf:"varint,4,opt,name=group,proto3" json:"group,omitempty"`
+	Version       uint64 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -448,6 +451,20 @@ func (x *Message) GetRecipients() *Recipients {
 		return x.Recipients
 	}
 	return nil
+}
+
+func (x *Message) GetGroup() int64 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *Message) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
 }
 
 type Rejection struct {
@@ -1249,13 +1266,15 @@ const file_peerv1_peer_proto_rawDesc = "" +
 	"\bmessages\x18\x06 \x03(\v2\x17.future.peer.v1.MessageR\bmessages\x129\n" +
 	"\n" +
 	"rejections\x18\a \x03(\v2\x19.future.peer.v1.RejectionR\n" +
-	"rejections\"k\n" +
+	"rejections\"\x9b\x01\n" +
 	"\aMessage\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\fR\x04body\x12:\n" +
 	"\n" +
 	"recipients\x18\x03 \x01(\v2\x1a.future.peer.v1.RecipientsR\n" +
-	"recipients\"u\n" +
+	"recipients\x12\x14\n" +
+	"\x05group\x18\x04 \x01(\x03R\x05group\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\x04R\aversion\"u\n" +
 	"\tRejection\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1a\n" +
 	"\brejected\x18\x02 \x01(\fR\brejected\x12:\n" +
