@@ -73,7 +73,7 @@ type Keeper struct {
 	epochAt     time.Time // when to ask again, if not zero
 	failing     bool      // the last answer was an error
 
-	sessions    map[uint64]*kept
+	sessions    map[keptKey]*kept
 	rotation    *list.List // of *kept, those not gone; the one written longest ago first
 	dirty       []*kept    // to be written, in order
 	flight      []*kept    // in the write that is not yet answered
@@ -93,12 +93,18 @@ type Keeper struct {
 	effects []Effect
 }
 
-// kept is what a Keeper knows of a connection.
-type kept struct {
+// keptKey is a connection, or a group.
+type keptKey struct {
 	connection uint64
-	user       int64
-	device     string
-	place      *list.Element // in rotation
+	group      int64
+}
+
+// kept is what a Keeper knows of a connection, or of a group that has members here.
+type kept struct {
+	keptKey
+	user   int64
+	device string
+	place  *list.Element // in rotation
 
 	asked    time.Time // when Register came
 	told     bool      // that it is registered, or degraded
@@ -121,7 +127,7 @@ type kept struct {
 
 // NewKeeper makes a Keeper. It does nothing until its first Step, which should come at once.
 func NewKeeper(o KeeperOptions) *Keeper {
-	return &Keeper{o: o.withDefaults(), sessions: make(map[uint64]*kept), rotation: list.New()}
+	return &Keeper{o: o.withDefaults(), sessions: make(map[keptKey]*kept), rotation: list.New()}
 }
 
 // Incarnation is the incarnation whose lease is held, and until when; "" while there is none. Past that time the node must not
@@ -188,7 +194,9 @@ func (k *Keeper) proceed(now time.Time) {
 		s := k.again[0]
 		k.again = k.again[1:]
 		s.unsure = false
-		k.mark(s)
+		if k.sessions[s.keptKey] == s {
+			k.mark(s)
+		}
 	}
 	k.write(now)
 	k.answerLate(now)

@@ -8,18 +8,26 @@ import (
 // ---- what sessions want
 
 func (k *Keeper) register(now time.Time, e Register) {
-	if k.sessions[e.Connection] != nil || k.stopping {
+	key := keptKey{e.Connection, e.Group}
+	s := k.sessions[key]
+	switch {
+	case k.stopping || s != nil && !s.gone:
 		return
+	case s == nil:
+		s = &kept{keptKey: key, user: e.User, device: e.Device, asked: now}
+		k.sessions[key] = s
+	default: // a group that comes back before it was forgotten
+		s.gone, s.told, s.written = false, false, false
 	}
-	s := &kept{connection: e.Connection, user: e.User, device: e.Device, asked: now}
 	s.place = k.rotation.PushBack(s)
-	k.sessions[e.Connection] = s
-	k.waiting = append(k.waiting, s)
+	if s.group == 0 {
+		k.waiting = append(k.waiting, s)
+	}
 	k.mark(s)
 }
 
 func (k *Keeper) unregister(e Unregister) {
-	if s := k.sessions[e.Connection]; s != nil && !s.gone {
+	if s := k.sessions[keptKey{e.Connection, e.Group}]; s != nil && !s.gone {
 		k.remove(s)
 	}
 }
@@ -35,7 +43,7 @@ func (k *Keeper) remove(s *kept) {
 }
 
 // forget drops a session. Lists that still hold it skip it, for it is gone.
-func (k *Keeper) forget(s *kept) { delete(k.sessions, s.connection) }
+func (k *Keeper) forget(s *kept) { delete(k.sessions, s.keptKey) }
 
 // mark has a session written as it is when its turn comes. A session is in one write at a time, and in the order in which it
 // was marked, so what it wants last is what is stored.
@@ -69,7 +77,7 @@ func (k *Keeper) write(now time.Time) {
 		if s.gone && !s.sent {
 			continue
 		}
-		entry := Entry{User: s.user, Place: Place{Incarnation: k.incarnation, Connection: s.connection, Device: s.device}}
+		entry := Entry{User: s.user, Group: s.group, Place: Place{Incarnation: k.incarnation, Connection: s.connection, Device: s.device}}
 		if s.gone {
 			w.Unregister = append(w.Unregister, entry)
 		} else {
@@ -142,7 +150,11 @@ func (k *Keeper) requeue(flight []*kept) {
 func (k *Keeper) stored(s *kept, added bool) {
 	lost := s.written && added
 	s.written = true
-	if s.gone {
+	switch {
+	case s.gone:
+		return
+	case s.group != 0:
+		k.storedGroup(s, lost)
 		return
 	}
 	if !s.told || s.degraded {
@@ -161,7 +173,20 @@ func (k *Keeper) stored(s *kept, added bool) {
 	}
 }
 
+// storedGroup tells that a group is registered: for the first time, or again after it may have been lost for a while.
+func (k *Keeper) storedGroup(s *kept, lost bool) {
+	s.compare = s.compare || lost
+	if s.changed || s.told && !s.compare {
+		return
+	}
+	k.emit(GroupRegistered{Group: s.group, Lost: s.told})
+	s.told, s.compare = true, false
+}
+
 func (k *Keeper) removed(now time.Time, s *kept) {
+	if s.changed || !s.gone {
+		return // a group that came back meanwhile: it is written once more as it is now
+	}
 	if s.unsure && !k.stopping {
 		s.removeAt = now.Add(k.o.RemoveAgain)
 		k.again = append(k.again, s)

@@ -9,14 +9,19 @@ type (
 	// Tick lets time pass; due at Keeper.Next at the latest.
 	Tick struct{}
 	// Register asks for a connection to be registered. It is answered by Registered, once or twice. Connection must never have
-	// been used before.
+	// been used before. With a Group, and nothing else, it says that the node has members of that group; that is answered by
+	// GroupRegistered, and may be asked for again after an Unregister.
 	Register struct {
 		Connection uint64
 		User       int64
 		Device     string
+		Group      int64
 	}
-	// Unregister is told that a connection has ended. It is not answered.
-	Unregister struct{ Connection uint64 }
+	// Unregister is told that a connection has ended, or that the node has no members of a Group. It is not answered.
+	Unregister struct {
+		Connection uint64
+		Group      int64
+	}
 	// LeaseAnswered answers AcquireLease and RenewLease. An answer that is lost must be given with an Err.
 	LeaseAnswered struct {
 		ID   uint64
@@ -85,6 +90,12 @@ type (
 		Connection uint64
 		Degraded   bool
 	}
+	// GroupRegistered: routers find this node for that group's messages. If Lost they may not have for a while: its members are
+	// to compare heads.
+	GroupRegistered struct {
+		Group int64
+		Lost  bool
+	}
 	// Compare tells connections that may have missed something to compare heads. They are registered by now.
 	Compare struct{ Connections []uint64 }
 	// Suspend: the lease is late or gone, so others reckon the node dead. It must not deliver until Resume.
@@ -97,13 +108,14 @@ type (
 	Stopped struct{}
 )
 
-func (AcquireLease) keeperEffect() {}
-func (RenewLease) keeperEffect()   {}
-func (ReleaseLease) keeperEffect() {}
-func (ReadEpoch) keeperEffect()    {}
-func (WriteEntries) keeperEffect() {}
-func (Registered) keeperEffect()   {}
-func (Compare) keeperEffect()      {}
-func (Suspend) keeperEffect()      {}
-func (Resume) keeperEffect()       {}
-func (Stopped) keeperEffect()      {}
+func (AcquireLease) keeperEffect()    {}
+func (RenewLease) keeperEffect()      {}
+func (ReleaseLease) keeperEffect()    {}
+func (ReadEpoch) keeperEffect()       {}
+func (WriteEntries) keeperEffect()    {}
+func (Registered) keeperEffect()      {}
+func (GroupRegistered) keeperEffect() {}
+func (Compare) keeperEffect()         {}
+func (Suspend) keeperEffect()         {}
+func (Resume) keeperEffect()          {}
+func (Stopped) keeperEffect()         {}

@@ -30,6 +30,8 @@ type world struct {
 	incarnation string // by Resume and Suspend
 	told        map[uint64]string
 	compares    map[uint64]int
+	groups      map[int64]string // told last: registered, or lost
+	lostGroups  map[int64]int
 	stopped     bool
 	everHeld    bool
 	log         []string
@@ -46,7 +48,7 @@ type pendingCall struct {
 }
 
 func newWorld(t tb) *world {
-	w := &world{t: t, now: time.Unix(1e9, 0), told: make(map[uint64]string), compares: make(map[uint64]int)}
+	w := &world{t: t, now: time.Unix(1e9, 0), told: make(map[uint64]string), compares: make(map[uint64]int), groups: map[int64]string{}, lostGroups: map[int64]int{}}
 	w.store = presence.NewMemory(presence.MemoryOptions{Now: func() time.Time { return w.now }})
 	w.fault = func() (bool, bool) { return false, false }
 	w.delay = func() time.Duration { return time.Millisecond }
@@ -127,6 +129,13 @@ func (w *world) carryOut(effect presence.Effect) {
 			w.t.Fatalf("connection %d was told %s, now degraded: %v", e.Connection, was, e.Degraded)
 		}
 		w.told[e.Connection] = map[bool]string{true: "degraded", false: "registered"}[e.Degraded]
+	case presence.GroupRegistered:
+		if e.Lost == (w.groups[e.Group] == "") {
+			w.t.Fatalf("group %d was told %q, now lost: %t", e.Group, w.groups[e.Group], e.Lost)
+		}
+		if w.groups[e.Group] = "registered"; e.Lost {
+			w.lostGroups[e.Group]++
+		}
 	case presence.Compare:
 		if w.incarnation == "" || len(e.Connections) > 3 {
 			w.t.Fatalf("compare %v while %q", e.Connections, w.incarnation)
@@ -161,12 +170,13 @@ func (w *world) checkWrite(e presence.WriteEntries) {
 	if n := len(e.Register) + len(e.Unregister); n == 0 || n > 4 {
 		w.t.Fatalf("write of %d entries", n)
 	}
-	seen := make(map[uint64]bool)
+	seen := make(map[[2]uint64]bool)
 	for _, entry := range slices.Concat(e.Register, e.Unregister) {
-		if seen[entry.Place.Connection] || entry.Place.Incarnation != w.incarnation {
+		key := [2]uint64{entry.Place.Connection, uint64(entry.Group)}
+		if seen[key] || entry.Place.Incarnation != w.incarnation {
 			w.t.Fatalf("write of %v, twice or not under %s", entry, w.incarnation)
 		}
-		seen[entry.Place.Connection] = true
+		seen[key] = true
 	}
 }
 
@@ -211,7 +221,20 @@ func later(a, b time.Time) time.Time {
 // live gives the connections that others find, by number.
 func (w *world) live() (all []uint64) {
 	for _, e := range w.store.Live() {
-		all = append(all, e.Place.Connection)
+		if e.Group == 0 {
+			all = append(all, e.Place.Connection)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// liveGroups gives the groups for which others find this node.
+func (w *world) liveGroups() (all []uint64) {
+	for _, e := range w.store.Live() {
+		if e.Group != 0 {
+			all = append(all, uint64(e.Group))
+		}
 	}
 	slices.Sort(all)
 	return all
@@ -404,7 +427,8 @@ func TestKeeper_AnyFaults(t *testing.T) {
 			return time.Duration(rapid.SampledFrom([]int{1, 2, 3, 10, 200, 999, 1000}).Draw(t, "delay")) * time.Millisecond
 		}
 		var next uint64
-		open := make(map[uint64]bool)
+		open, groups := make(map[uint64]bool), make(map[uint64]bool)
+		missedGroup := make(map[uint64]int)
 		missed := make(map[uint64]int) // connection → how many compares it had been told when it was last not found
 		look := func() {
 			found := w.live()
@@ -413,10 +437,30 @@ func TestKeeper_AnyFaults(t *testing.T) {
 					missed[c] = w.compares[c]
 				}
 			}
+			found = w.liveGroups()
+			for g := range groups {
+				if _, ok := slices.BinarySearch(found, g); !ok && w.groups[int64(g)] != "" {
+					missedGroup[g] = w.lostGroups[int64(g)]
+				}
+			}
 		}
 		w.step(presence.Tick{})
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			switch rapid.IntRange(0, 11).Draw(t, "what") {
+			switch rapid.IntRange(0, 14).Draw(t, "what") {
+			case 12:
+				g := rapid.Uint64Range(1, 3).Draw(t, "group")
+				if !groups[g] {
+					groups[g] = true
+					w.groups[int64(g)] = ""
+					w.step(presence.Register{Group: int64(g)})
+				}
+			case 13:
+				g := rapid.Uint64Range(1, 3).Draw(t, "group")
+				delete(groups, g)
+				delete(missedGroup, g)
+				w.step(presence.Unregister{Group: int64(g)})
+			case 14:
+				w.store.LoseGroup(int64(rapid.IntRange(1, 3).Draw(t, "group")))
 			case 0, 1, 2:
 				next++
 				open[next] = true
@@ -447,6 +491,17 @@ func TestKeeper_AnyFaults(t *testing.T) {
 		w.run(3 * time.Minute) // 30 renewals, and removals again
 		if got, want := w.live(), sorted(open); !slices.Equal(got, want) {
 			t.Fatalf("others find %v, want %v", got, want)
+		}
+		if got, want := w.liveGroups(), sorted(groups); !slices.Equal(got, want) {
+			t.Fatalf("others find it for the groups %v, want %v", got, want)
+		}
+		for _, g := range sorted(groups) {
+			if w.groups[int64(g)] != "registered" {
+				t.Fatalf("group %d was told %q", g, w.groups[int64(g)])
+			}
+			if had, ok := missedGroup[g]; ok && w.lostGroups[int64(g)] <= had {
+				t.Fatalf("group %d was not found for a while, and is not told so", g)
+			}
 		}
 		for _, c := range sorted(open) {
 			if w.told[c] != "registered" {
@@ -521,11 +576,11 @@ func (s *steps) want(e presence.Event, effects ...string) {
 
 func TestKeeper_UnregisterOvertakesNoRegister(t *testing.T) {
 	s := newSteps(t)
-	s.want(presence.Register{Connection: 1, User: 7}, "{3 [{7 {inc 1  }}] []}")
+	s.want(presence.Register{Connection: 1, User: 7}, "{3 [{7 0 {inc 1  }}] []}")
 	s.want(presence.Unregister{Connection: 1})
 	s.want(presence.Register{Connection: 2, User: 8})
 	s.want(presence.Unregister{Connection: 2}) // not written yet: nothing to be removed
-	s.want(presence.EntriesWritten{ID: 3, Added: []bool{true}}, "{4 [] [{7 {inc 1  }}]}")
+	s.want(presence.EntriesWritten{ID: 3, Added: []bool{true}}, "{4 [] [{7 0 {inc 1  }}]}")
 	s.want(presence.EntriesWritten{ID: 3, Added: []bool{true}})
 	s.want(presence.EntriesWritten{ID: 4})
 }
@@ -533,47 +588,63 @@ func TestKeeper_UnregisterOvertakesNoRegister(t *testing.T) {
 // An entry whose incarnation has no lease is dead for ever and may be swept: so none is written before the lease is held.
 func TestKeeper_WritesNothingBeforeTheNextLease(t *testing.T) {
 	s := newSteps(t)
-	s.want(presence.Register{Connection: 1, User: 7}, "{3 [{7 {inc 1  }}] []}")
+	s.want(presence.Register{Connection: 1, User: 7}, "{3 [{7 0 {inc 1  }}] []}")
 	s.want(presence.EntriesWritten{ID: 3, Added: []bool{true}}, "{1 false}")
 	s.now = s.now.Add(10 * time.Second)
 	s.want(presence.Tick{}, "{}", "{0 inc}", "{4 inc 10s}")
 	s.want(presence.Register{Connection: 2, User: 8})
 	s.want(presence.LeaseAnswered{ID: 4, Held: true}, "{inc}", "{5}")
 	// Nor before the epoch is known again: it has changed, and all is written once, not before and after.
-	s.want(presence.EpochAnswered{ID: 5, Epoch: "e2"}, "{6 [{7 {inc 1  }} {8 {inc 2  }}] []}")
+	s.want(presence.EpochAnswered{ID: 5, Epoch: "e2"}, "{6 [{7 0 {inc 1  }} {8 0 {inc 2  }}] []}")
 	s.want(presence.EntriesWritten{ID: 6, Added: []bool{true, true}}, "{2 false}", "{[1]}")
+}
+
+// A group may come back while its end is being written: what is wanted last is stored.
+func TestKeeper_AGroupComesBack(t *testing.T) {
+	s := newSteps(t)
+	s.want(presence.Register{Group: 7}, "{3 [{0 7 {inc 0  }}] []}")
+	s.want(presence.EntriesWritten{ID: 3, Added: []bool{true}}, "{7 false}")
+	s.want(presence.Unregister{Group: 7}, "{4 [] [{0 7 {inc 0  }}]}")
+	s.want(presence.Register{Group: 7})
+	s.want(presence.EntriesWritten{ID: 4}, "{5 [{0 7 {inc 0  }}] []}")
+	s.want(presence.EntriesWritten{ID: 5, Added: []bool{true}}, "{7 false}")
+	s.want(presence.Unregister{Group: 7}, "{6 [] [{0 7 {inc 0  }}]}")
+	s.want(presence.Register{Group: 7})
+	s.want(presence.Unregister{Group: 7})
+	s.want(presence.EntriesWritten{ID: 6}, "{7 [] [{0 7 {inc 0  }}]}")
+	s.want(presence.EntriesWritten{ID: 7})
 }
 
 func TestKeeper_EpochChangesDuringWrite_ComparesAfterTheNext(t *testing.T) {
 	s := newSteps(t)
-	s.want(presence.Register{Connection: 1, User: 7}, "{3 [{7 {inc 1  }}] []}")
+	s.want(presence.Register{Connection: 1, User: 7}, "{3 [{7 0 {inc 1  }}] []}")
 	s.want(presence.EntriesWritten{ID: 3, Added: []bool{true}}, "{1 false}")
 	s.now = s.now.Add(3 * time.Second)
 	s.want(presence.Tick{}, "{4 inc 10s}")
-	s.want(presence.LeaseAnswered{ID: 4, Held: true}, "{5}", "{6 [{7 {inc 1  }}] []}")
+	s.want(presence.LeaseAnswered{ID: 4, Held: true}, "{5}", "{6 [{7 0 {inc 1  }}] []}")
 	s.want(presence.EpochAnswered{ID: 5, Epoch: "e2"})
-	s.want(presence.EntriesWritten{ID: 6, Added: []bool{false}}, "{7 [{7 {inc 1  }}] []}")
+	s.want(presence.EntriesWritten{ID: 6, Added: []bool{false}}, "{7 [{7 0 {inc 1  }}] []}")
 	s.want(presence.EntriesWritten{ID: 7, Added: []bool{true}}, "{[1]}")
 }
 
 func TestKeeper_LostAnswerMayHideALoss_Compares(t *testing.T) {
 	s := newSteps(t)
-	s.want(presence.Register{Connection: 1, User: 7}, "{3 [{7 {inc 1  }}] []}")
+	s.want(presence.Register{Connection: 1, User: 7}, "{3 [{7 0 {inc 1  }}] []}")
 	s.want(presence.EntriesWritten{ID: 3, Added: []bool{true}}, "{1 false}")
 	s.now = s.now.Add(3 * time.Second)
 	s.want(presence.Tick{}, "{4 inc 10s}")
-	s.want(presence.LeaseAnswered{ID: 4, Held: true}, "{5}", "{6 [{7 {inc 1  }}] []}")
+	s.want(presence.LeaseAnswered{ID: 4, Held: true}, "{5}", "{6 [{7 0 {inc 1  }}] []}")
 	s.want(presence.EntriesWritten{ID: 6, Err: errLost})
 	s.now = s.now.Add(500 * time.Millisecond)
-	s.want(presence.Tick{}, "{7 [{7 {inc 1  }}] []}")
+	s.want(presence.Tick{}, "{7 [{7 0 {inc 1  }}] []}")
 	s.want(presence.EntriesWritten{ID: 7, Added: []bool{false}}, "{[1]}")
 }
 
 func TestKeeper_AnswersThatDoNotFit_AreErrors(t *testing.T) {
 	s := newSteps(t)
-	s.want(presence.Register{Connection: 1, User: 7}, "{3 [{7 {inc 1  }}] []}")
+	s.want(presence.Register{Connection: 1, User: 7}, "{3 [{7 0 {inc 1  }}] []}")
 	s.want(presence.EntriesWritten{ID: 3})
 	s.now = s.now.Add(500 * time.Millisecond)
-	s.want(presence.Tick{}, "{4 [{7 {inc 1  }}] []}")
+	s.want(presence.Tick{}, "{4 [{7 0 {inc 1  }}] []}")
 	s.want(presence.EntriesWritten{ID: 4, Added: []bool{false}}, "{1 false}")
 }

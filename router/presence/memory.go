@@ -30,6 +30,7 @@ const (
 	OpAppend     Op = "append"
 	OpPage       Op = "page"
 	OpHeads      Op = "heads"
+	OpNewest     Op = "newest"
 )
 
 // MemoryOptions configure a Memory. The zero value is usable.
@@ -52,11 +53,16 @@ type Memory struct {
 	mu      sync.Mutex
 	epochs  int
 	epoch   string // "" until it is asked for
-	places  map[int64][]Place
+	places  map[holder][]Place
 	leases  map[string]memLease
 	recents map[string]*memRecents
 	heads   map[int64]map[string]uint64
 }
+
+// holder is who has places: a user, or a group.
+type holder struct{ user, group int64 }
+
+func (e Entry) holder() holder { return holder{e.User, e.Group} }
 
 type memLease struct {
 	owner, value string
@@ -94,7 +100,7 @@ func (m *Memory) Wipe() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.epoch = ""
-	m.places = make(map[int64][]Place)
+	m.places = make(map[holder][]Place)
 	m.leases = make(map[string]memLease)
 	m.recents = make(map[string]*memRecents)
 	m.heads = make(map[int64]map[string]uint64)
@@ -104,7 +110,14 @@ func (m *Memory) Wipe() {
 func (m *Memory) LosePlaces(user int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.places, user)
+	delete(m.places, holder{user: user})
+}
+
+// LoseGroup loses which incarnations have members of a group.
+func (m *Memory) LoseGroup(group int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.places, holder{group: group})
 }
 
 // LoseLease loses a lease.
@@ -139,9 +152,9 @@ func (m *Memory) Live() []Entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var live []Entry
-	for user := range m.places {
-		for _, p := range m.locateLocked(user) {
-			live = append(live, Entry{User: user, Place: p})
+	for h := range m.places {
+		for _, p := range m.locateLocked(h) {
+			live = append(live, Entry{User: h.user, Group: h.group, Place: p})
 		}
 	}
 	return live
@@ -166,9 +179,9 @@ func (m *Memory) Register(ctx context.Context, entries []Entry) ([]bool, error) 
 		e.Place.Addr = ""
 		at := m.findLocked(e)
 		if added[i] = at < 0; added[i] {
-			m.places[e.User] = append(m.places[e.User], e.Place)
+			m.places[e.holder()] = append(m.places[e.holder()], e.Place)
 		} else {
-			m.places[e.User][at] = e.Place
+			m.places[e.holder()][at] = e.Place
 		}
 	}
 	if err := m.opts.Lost(OpRegister); err != nil {
@@ -178,7 +191,7 @@ func (m *Memory) Register(ctx context.Context, entries []Entry) ([]bool, error) 
 }
 
 func (m *Memory) findLocked(e Entry) int {
-	for i, p := range m.places[e.User] {
+	for i, p := range m.places[e.holder()] {
 		if p.Incarnation == e.Place.Incarnation && p.Connection == e.Place.Connection {
 			return i
 		}
@@ -195,8 +208,8 @@ func (m *Memory) Unregister(ctx context.Context, entries []Entry) error {
 	}
 	for _, e := range entries {
 		if at := m.findLocked(e); at >= 0 {
-			places := m.places[e.User]
-			m.places[e.User] = append(places[:at:at], places[at+1:]...)
+			places := m.places[e.holder()]
+			m.places[e.holder()] = append(places[:at:at], places[at+1:]...)
 		}
 	}
 	return m.opts.Lost(OpUnregister)
@@ -204,20 +217,29 @@ func (m *Memory) Unregister(ctx context.Context, entries []Entry) error {
 
 // Locate implements Registry.
 func (m *Memory) Locate(ctx context.Context, users []int64) ([][]Place, error) {
+	places, _, err := m.LocateGroups(ctx, users, nil)
+	return places, err
+}
+
+// LocateGroups implements Registry.
+func (m *Memory) LocateGroups(ctx context.Context, users, groups []int64) (places, nodes [][]Place, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.begin(ctx, OpLocate); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	places := make([][]Place, len(users))
+	places, nodes = make([][]Place, len(users)), make([][]Place, len(groups))
 	for i, user := range users {
-		places[i] = m.locateLocked(user)
+		places[i] = m.locateLocked(holder{user: user})
 	}
-	return places, nil
+	for i, group := range groups {
+		nodes[i] = m.locateLocked(holder{group: group})
+	}
+	return places, nodes, nil
 }
 
-func (m *Memory) locateLocked(user int64) (live []Place) {
-	for _, p := range m.places[user] {
+func (m *Memory) locateLocked(h holder) (live []Place) {
+	for _, p := range m.places[h] {
 		if l, ok := m.leaseLocked(IncarnationLease(p.Incarnation)); ok {
 			p.Addr = l.value
 			live = append(live, p)
@@ -428,6 +450,22 @@ func (m *Memory) Page(ctx context.Context, conversation string, after, before ui
 		return Page{}, nil
 	}
 	return r.page(after, before, limit, forward), nil
+}
+
+// Newest implements Recents.
+func (m *Memory) Newest(ctx context.Context, conversations []string) (map[string]uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin(ctx, OpNewest); err != nil {
+		return nil, err
+	}
+	newest := make(map[string]uint64)
+	for _, c := range conversations {
+		if r := m.recents[c]; r != nil && m.opts.Now().Before(r.until) && len(r.entries) > 0 {
+			newest[c] = r.newest()
+		}
+	}
+	return newest, nil
 }
 
 // Heads implements Recents.

@@ -35,9 +35,11 @@ type NodeOptions struct {
 
 	// Registered, Compare, Suspend and Resume carry out the effects of the same names.
 	Registered func(connection uint64, degraded bool)
-	Compare    func(connections []uint64)
-	Suspend    func()
-	Resume     func(incarnation string)
+	// GroupRegistered may be nil.
+	GroupRegistered func(group int64, lost bool)
+	Compare         func(connections []uint64)
+	Suspend         func()
+	Resume          func(incarnation string)
 }
 
 // Node drives a Keeper with a real store: one goroutine in Run, and one for each call of the store that is not answered yet, of
@@ -49,7 +51,7 @@ type Node struct {
 	live atomic.Pointer[life]
 
 	mu     sync.Mutex
-	events []Event // bounded by the connections: each gives two at most
+	events []Event // bounded by the connections and groups: each gives two at most
 	state  runState
 	wake   chan struct{}
 	done   chan struct{} // closed when Run has returned
@@ -92,7 +94,13 @@ func (n *Node) Register(connection uint64, user int64, device string) {
 }
 
 // Unregister is told that a connection has ended. It does not wait.
-func (n *Node) Unregister(connection uint64) { n.post(Unregister{connection}) }
+func (n *Node) Unregister(connection uint64) { n.post(Unregister{Connection: connection}) }
+
+// RegisterGroup says that there are members of a group here; the callback GroupRegistered answers. It does not wait.
+func (n *Node) RegisterGroup(group int64) { n.post(Register{Group: group}) }
+
+// UnregisterGroup says that there are none any more. It does not wait.
+func (n *Node) UnregisterGroup(group int64) { n.post(Unregister{Group: group}) }
 
 // Incarnation is the incarnation under which the node lives now, "" if its lease is late or gone: then nothing may be delivered.
 // It is exact: what was asked for in time is "" from the very moment on at which the lease is late.
@@ -260,6 +268,10 @@ func (r *run) carryOut(effect Effect) {
 		r.call(func(ctx context.Context) Event { return r.write(ctx, e) })
 	case Registered:
 		o.Registered(e.Connection, e.Degraded)
+	case GroupRegistered:
+		if o.GroupRegistered != nil {
+			o.GroupRegistered(e.Group, e.Lost)
+		}
 	case Compare:
 		o.Compare(e.Connections)
 	case Suspend:

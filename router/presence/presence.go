@@ -31,9 +31,11 @@ type Place struct {
 	Addr string
 }
 
-// Entry is a user's place.
+// Entry is a user's place, or, if Group is set instead, that an incarnation has members of that group: it then has no connection and
+// no device.
 type Entry struct {
 	User  int64
+	Group int64
 	Place Place
 }
 
@@ -46,6 +48,9 @@ type Registry interface {
 	Unregister(ctx context.Context, entries []Entry) error
 	// Locate gives the places of each user, as the users are ordered, leaving out those whose incarnation has no lease.
 	Locate(ctx context.Context, users []int64) ([][]Place, error)
+	// LocateGroups is Locate for users and groups at once, in no more round trips. nodes has, per group, the incarnations with members,
+	// each once.
+	LocateGroups(ctx context.Context, users, groups []int64) (places, nodes [][]Place, err error)
 	// Epoch names the life of the stored data: it changes when all was lost, or when the last of it may have been, say since the
 	// server was started anew. The first caller after a loss makes a new one.
 	Epoch(ctx context.Context) (string, error)
@@ -156,6 +161,8 @@ type Recents interface {
 	// Page reads the recents of one conversation with after < seq < before (0: no bound), at most limit: the lowest if forward,
 	// else the highest.
 	Page(ctx context.Context, conversation string, after, before uint64, limit int, forward bool) (Page, error)
+	// Newest gives the newest seq of those conversations whose recents are kept.
+	Newest(ctx context.Context, conversations []string) (map[string]uint64, error)
 	// Heads gives the heads of all of a user's `d:` and `n:` conversations that are kept. Some may be missing: whoever asks takes
 	// the higher of this and the database's.
 	Heads(ctx context.Context, user int64) (map[string]uint64, error)

@@ -106,6 +106,43 @@ func (s suite) locateMany(t *testing.T) {
 	}
 }
 
+func (s suite) groups(t *testing.T) {
+	f := s.open(t)
+	f.live("a")
+	f.live("b")
+	node := func(group int64, incarnation string) presence.Entry {
+		return presence.Entry{Group: group, Place: presence.Place{Incarnation: incarnation}}
+	}
+	f.wantAdded([]bool{true, true, true, true, true}, node(7, "a"), node(7, "b"), node(7, "dead"), node(8, "b"), entry(7, "a", 1))
+	f.wantAdded([]bool{false}, node(7, "a"))
+	check := func(users, groups []int64, want ...[]string) {
+		t.Helper()
+		places, nodes, err := f.Store.LocateGroups(f.ctx(), users, groups)
+		f.must(err)
+		var got [][]string
+		for _, found := range append(places, nodes...) {
+			var at []string
+			for _, p := range found {
+				if p.Addr != p.Incarnation+".example:1" {
+					t.Errorf("%+v has another address", p)
+				}
+				at = append(at, p.Incarnation)
+			}
+			slices.Sort(at)
+			got = append(got, at)
+		}
+		if len(places) != len(users) || len(nodes) != len(groups) || !reflect.DeepEqual(got, want) {
+			t.Errorf("users %v and groups %v are at %q, want %q", users, groups, got, want)
+		}
+	}
+	check([]int64{7}, []int64{8, 7, 9}, []string{"a"}, []string{"b"}, []string{"a", "b"}, nil)
+	check(nil, []int64{7}, []string{"a", "b"})
+	check([]int64{8}, nil, nil)
+	f.must(f.Store.Unregister(f.ctx(), []presence.Entry{node(7, "a"), node(9, "a")}))
+	check([]int64{7}, []int64{7, 8}, []string{"a"}, []string{"b"}, []string{"b"})
+	f.wantAdded([]bool{true}, node(7, "a"))
+}
+
 func (s suite) epoch(t *testing.T) {
 	f := s.open(t)
 	first := f.epoch()
@@ -292,25 +329,41 @@ func (s suite) broken(t *testing.T) {
 	f := s.open(t)
 	b, ctx := f.Broken, f.ctx()
 	calls := map[string]func() error{
-		"register":   func() error { _, err := b.Register(ctx, []presence.Entry{entry(1, "a", 1)}); return err },
-		"unregister": func() error { return b.Unregister(ctx, []presence.Entry{entry(1, "a", 1)}) },
-		"locate":     func() error { _, err := b.Locate(ctx, []int64{1}); return err },
-		"epoch":      func() error { _, err := b.Epoch(ctx); return err },
-		"acquire":    func() error { _, err := b.Acquire(ctx, "outbox", "a", "", time.Minute); return err },
-		"owners":     func() error { _, err := b.Owners(ctx, []string{"outbox"}); return err },
-		"acquires":   func() error { _, err := b.AcquireEach(ctx, []string{"outbox"}, "a", "", time.Minute); return err },
-		"renews":     func() error { _, err := b.RenewEach(ctx, []string{"outbox"}, "a", time.Minute); return err },
-		"renew":      func() error { _, err := b.Renew(ctx, "outbox", "a", time.Minute); return err },
-		"release":    func() error { return b.Release(ctx, "outbox", "a") },
-		"lives":      func() error { _, err := b.Lives(ctx); return err },
-		"revoke":     func() error { return b.Revoke(ctx, "a", time.Minute) },
-		"append":     func() error { _, _, err := b.Append(ctx, []presence.Recent{message("d:1:2", 1, 1)}, 0); return err },
-		"page":       func() error { _, err := b.Page(ctx, "d:1:2", 0, 0, 10, true); return err },
-		"heads":      func() error { _, err := b.Heads(ctx, 1); return err },
+		"register":      func() error { _, err := b.Register(ctx, []presence.Entry{entry(1, "a", 1)}); return err },
+		"unregister":    func() error { return b.Unregister(ctx, []presence.Entry{entry(1, "a", 1)}) },
+		"locate":        func() error { _, err := b.Locate(ctx, []int64{1}); return err },
+		"epoch":         func() error { _, err := b.Epoch(ctx); return err },
+		"acquire":       func() error { _, err := b.Acquire(ctx, "outbox", "a", "", time.Minute); return err },
+		"renew":         func() error { _, err := b.Renew(ctx, "outbox", "a", time.Minute); return err },
+		"release":       func() error { return b.Release(ctx, "outbox", "a") },
+		"lives":         func() error { _, err := b.Lives(ctx); return err },
+		"revoke":        func() error { return b.Revoke(ctx, "a", time.Minute) },
+		"append":        func() error { _, _, err := b.Append(ctx, []presence.Recent{message("d:1:2", 1, 1)}, 0); return err },
+		"page":          func() error { _, err := b.Page(ctx, "d:1:2", 0, 0, 10, true); return err },
+		"heads":         func() error { _, err := b.Heads(ctx, 1); return err },
+		"locate groups": func() error { _, _, err := b.LocateGroups(ctx, nil, []int64{1}); return err },
+		"newest":        func() error { _, err := b.Newest(ctx, []string{"g:1"}); return err },
+		"owners":        func() error { _, err := b.Owners(ctx, []string{"outbox"}); return err },
+		"acquires":      func() error { _, err := b.AcquireEach(ctx, []string{"outbox"}, "a", "", time.Minute); return err },
+		"renews":        func() error { _, err := b.RenewEach(ctx, []string{"outbox"}, "a", time.Minute); return err },
 	}
 	for name, call := range calls {
 		if err := call(); !errors.Is(err, presence.ErrUnavailable) {
 			t.Errorf("%s: %v is not ErrUnavailable", name, err)
 		}
+	}
+}
+
+func (s suite) newest(t *testing.T) {
+	f := s.open(t)
+	f.append(0, message("g:7", 3), message("g:8", 4), message("g:7", 9))
+	f.append(0, message("g:7", 3))
+	got, err := f.Store.Newest(f.ctx(), []string{"g:7", "g:9", "g:8"})
+	f.must(err)
+	if len(got) != 2 || got["g:7"] != 9 || got["g:8"] != 4 {
+		t.Errorf("newest are %v", got)
+	}
+	if got, err := f.Store.Newest(f.ctx(), nil); err != nil || len(got) != 0 {
+		t.Errorf("of nothing: %v, %v", got, err)
 	}
 }

@@ -16,6 +16,7 @@
 //	presence:{u:<user>}            hash. Field "<incarnation>/<connection>", value the device's id. It counts only while
 //	                               lease:node:<incarnation> is there. TTL 1 h, renewed with each write; nodes write each entry again
 //	                               every 90 s.
+//	groupnodes:{g:<group>}         hash. Field "<incarnation>/0" of each incarnation with members of the group. As presence.
 //	recents:{<conversation>}       sorted set, all scores 0, so its order is that of the members: "<seq>:<message>", seq with 20
 //	                               decimal digits, message an encoded wire Message without prev_seq. 30 of d: and n:, 200 of g:, 64 KiB.
 //	                               TTL 1 h to 2 h, at random, from the last append.

@@ -280,6 +280,25 @@ func parsePage(meta []any, count int64, members []string) (presence.Page, bool, 
 	return page, below, nil
 }
 
+// Newest implements presence.Recents.
+func (s *Store) Newest(ctx context.Context, conversations []string) (map[string]uint64, error) {
+	pipe := s.client.Pipeline()
+	answers := make([]*redis.StringCmd, len(conversations))
+	for i, c := range conversations {
+		answers[i] = pipe.HGet(ctx, s.recentsMetaKey(c), "newest")
+	}
+	if err := exec(ctx, pipe); err != nil {
+		return nil, wrap("newest", err)
+	}
+	newest := make(map[string]uint64)
+	for i, answer := range answers {
+		if seq, err := strconv.ParseUint(answer.Val(), 10, 64); err == nil {
+			newest[conversations[i]] = seq
+		}
+	}
+	return newest, nil
+}
+
 // Heads implements presence.Recents.
 func (s *Store) Heads(ctx context.Context, id int64) (map[string]uint64, error) {
 	all, err := s.client.ZRangeWithScores(ctx, s.headsKey(id), 0, -1).Result()

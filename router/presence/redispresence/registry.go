@@ -30,12 +30,20 @@ func parseField(name, device string) (presence.Place, bool) {
 	return presence.Place{Incarnation: incarnation, Connection: id, Device: device}, true
 }
 
+// entryKey is the hash that an entry is a field of.
+func (s *Store) entryKey(e presence.Entry) string {
+	if e.Group != 0 {
+		return s.nodesKey(e.Group)
+	}
+	return s.placesKey(e.User)
+}
+
 // Register implements presence.Registry.
 func (s *Store) Register(ctx context.Context, entries []presence.Entry) ([]bool, error) {
 	pipe := s.client.Pipeline()
 	sets := make([]*redis.IntCmd, len(entries))
 	for i, e := range entries {
-		key := s.placesKey(e.User)
+		key := s.entryKey(e)
 		sets[i] = pipe.HSet(ctx, key, field(e.Place), e.Place.Device)
 		pipe.PExpire(ctx, key, s.o.PlacesTTL)
 	}
@@ -53,18 +61,39 @@ func (s *Store) Register(ctx context.Context, entries []presence.Entry) ([]bool,
 func (s *Store) Unregister(ctx context.Context, entries []presence.Entry) error {
 	pipe := s.client.Pipeline()
 	for _, e := range entries {
-		pipe.HDel(ctx, s.placesKey(e.User), field(e.Place))
+		pipe.HDel(ctx, s.entryKey(e), field(e.Place))
 	}
 	return wrap("unregister", exec(ctx, pipe))
 }
 
-// Locate implements presence.Registry. One round trip brings the users' hashes and the leases of the incarnations that had one when
-// they were last seen: a cluster has few. A second is needed only for the leases of others in the hashes.
+// Locate implements presence.Registry.
 func (s *Store) Locate(ctx context.Context, users []int64) ([][]presence.Place, error) {
+	places, _, err := s.LocateGroups(ctx, users, nil)
+	return places, err
+}
+
+// LocateGroups implements presence.Registry. One round trip brings the hashes and the leases of the incarnations that had one when
+// they were last seen: a cluster has few. A second is needed only for the leases of others in the hashes.
+func (s *Store) LocateGroups(ctx context.Context, users, groups []int64) (places, nodes [][]presence.Place, err error) {
+	keys := make([]string, 0, len(users)+len(groups))
+	for _, id := range users {
+		keys = append(keys, s.placesKey(id))
+	}
+	for _, id := range groups {
+		keys = append(keys, s.nodesKey(id))
+	}
+	all, err := s.locate(ctx, keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	return all[:len(users):len(users)], all[len(users):], nil
+}
+
+func (s *Store) locate(ctx context.Context, keys []string) ([][]presence.Place, error) {
 	pipe := s.client.Pipeline()
-	hashes := make([]*redis.MapStringStringCmd, len(users))
-	for i, id := range users {
-		hashes[i] = pipe.HGetAll(ctx, s.placesKey(id))
+	hashes := make([]*redis.MapStringStringCmd, len(keys))
+	for i, key := range keys {
+		hashes[i] = pipe.HGetAll(ctx, key)
 	}
 	leases := make(map[string]*redis.StringCmd)
 	for _, incarnation := range s.held.all() {
@@ -73,7 +102,7 @@ func (s *Store) Locate(ctx context.Context, users []int64) ([][]presence.Place, 
 	if err := exec(ctx, pipe); err != nil {
 		return nil, wrap("locate", err)
 	}
-	places := make([][]presence.Place, len(users))
+	places := make([][]presence.Place, len(keys))
 	for i, hash := range hashes {
 		for name, device := range hash.Val() {
 			p, ok := parseField(name, device)
@@ -95,7 +124,7 @@ func (s *Store) Locate(ctx context.Context, users []int64) ([][]presence.Place, 
 		_, _, held := splitLease(lease.Val())
 		s.held.note(incarnation, held)
 	}
-	s.sweep(ctx, places, users, leases)
+	s.sweep(ctx, places, keys, leases)
 	for i, all := range places {
 		live := all[:0]
 		for _, p := range all {
@@ -115,7 +144,7 @@ func (s *Store) Locate(ctx context.Context, users []int64) ([][]presence.Place, 
 // sweep removes places of incarnations that are dead for certain. presence.Keeper asks once for an incarnation's lease and
 // writes entries only after the answer, so one that was seen without lease stays without. That a request could still be
 // on its way, repeated by a cluster client, is what the time between two looks is for.
-func (s *Store) sweep(ctx context.Context, places [][]presence.Place, users []int64, leases map[string]*redis.StringCmd) {
+func (s *Store) sweep(ctx context.Context, places [][]presence.Place, keys []string, leases map[string]*redis.StringCmd) {
 	var swept map[string]bool
 	for incarnation, lease := range leases {
 		if lease.Val() == "" && s.dead.seen(incarnation, time.Now()) {
@@ -132,7 +161,7 @@ func (s *Store) sweep(ctx context.Context, places [][]presence.Place, users []in
 	for i, all := range places {
 		for _, p := range all {
 			if swept[p.Incarnation] {
-				pipe.HDel(ctx, s.placesKey(users[i]), field(p))
+				pipe.HDel(ctx, keys[i], field(p))
 			}
 		}
 	}
