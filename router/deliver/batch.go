@@ -29,6 +29,9 @@ type batch struct {
 	rejected []rejected
 	users    []int64 // to be located, each once
 	named    map[int64]bool
+	groups   []int64 // likewise
+
+	namedGroups map[int64]bool
 
 	deadline time.Time
 	awaiting int // frames not answered
@@ -42,9 +45,9 @@ type parsed struct {
 
 // message is a valid message. Only these are appended, so that prev_seq joins valid records.
 type message struct {
-	m       *pb.Message
-	sender  int64
-	users   []int64
+	m      *pb.Message
+	sender int64
+	audience
 	reached []bool // as users
 	recent  []byte // encoded without prev
 	body    []byte // encoded with prev
@@ -60,24 +63,12 @@ type rejected struct {
 func (b *batch) recents() []presence.Recent {
 	out := make([]presence.Recent, len(b.messages))
 	for i, m := range b.messages {
-		out[i] = presence.Recent{Conversation: m.m.GetConversation(), Seq: m.m.GetSeq(), Users: m.users, Message: m.recent}
+		out[i] = presence.Recent{Conversation: m.m.GetConversation(), Seq: m.m.GetSeq(), Message: m.recent}
+		if m.group == 0 {
+			out[i].Users = m.users
+		}
 	}
 	return out
-}
-
-// members are who gets a conversation's messages: of a direct one both, since the sender has other devices, and the one that
-// he sent from takes its own message's place from the delivered copy.
-func members(conversation string) []int64 {
-	c, err := wire.ParseConversation(conversation)
-	switch {
-	case err != nil: // ParseRecord has looked
-		return nil
-	case c.Kind == 'd':
-		return []int64{c.A, c.B}
-	case c.Kind == 'n':
-		return []int64{c.A}
-	}
-	return nil
 }
 
 // ---- read and judge
@@ -180,6 +171,7 @@ func (p *Partition) refillDone(f *refill) {
 	}
 	for _, e := range f.ends {
 		b.closings[e.Key()] = max(b.closings[e.Key()], e.Version)
+		p.raiseVersion(e.Conversation, e.Version)
 	}
 	b.ends = f.ends
 	if f.whole {
@@ -216,7 +208,7 @@ func (p *Partition) judge() {
 			continue
 		}
 		p.window.add(id, firstSeen{r.offset, time.UnixMilli(r.Message.GetTimeMs()), hash})
-		b.accept(r.Message, id.Sender)
+		b.accept(r.Message, id.Sender, p.audienceOf(r.Record))
 	}
 	// Only now: what is forgotten for them may matter for this batch.
 	for _, e := range b.ends {
@@ -233,12 +225,12 @@ func (p *Partition) judge() {
 	}
 }
 
-func (b *batch) accept(m *pb.Message, sender int64) {
+func (b *batch) accept(m *pb.Message, sender int64, to audience) {
 	m.PrevSeq, m.PrevKnown = 0, false
 	encoded, _ := m.MarshalVT() // cannot fail: it was just decoded
-	users := members(m.GetConversation())
-	b.messages = append(b.messages, &message{m: m, sender: sender, users: users, reached: make([]bool, len(users)), recent: encoded})
-	b.locate(users...)
+	b.messages = append(b.messages, &message{m: m, sender: sender, audience: to, reached: make([]bool, len(to.users)), recent: encoded})
+	b.locate(to.users...)
+	b.locateGroup(to)
 }
 
 func (b *batch) reject(m *pb.Message, sender int64, why *wire.Error) {
@@ -285,8 +277,8 @@ func (p *Partition) appended(e Appended) {
 		p.last.put(conversation, seq)
 		m.body = withPrev(m.recent, prev)
 	}
-	if len(b.users) == 0 {
-		p.forward(nil)
+	if len(b.users)+len(b.groups) == 0 {
+		p.forward(nil, nil)
 		return
 	}
 	p.enter(locating)
@@ -315,11 +307,11 @@ func (p *Partition) located(e Located) {
 	if !p.awaits(locating) {
 		return
 	}
-	if e.Err != nil || len(e.Places) != len(p.batch.users) {
+	if e.Err != nil || len(e.Places) != len(p.batch.users) || len(e.Nodes) != len(p.batch.groups) {
 		p.failed()
 		return
 	}
-	p.forward(e.Places)
+	p.forward(e.Places, e.Nodes)
 }
 
 // ---- push
@@ -339,10 +331,10 @@ func (p *Partition) pushUnreached() {
 				users = append(users, UserID(u))
 			}
 		}
-		if len(users) > 0 {
+		if len(users) > 0 || m.group != 0 {
 			b.push = append(b.push, PushRecord{
 				Conversation: m.m.GetConversation(), Seq: m.m.GetSeq(), Sender: m.sender,
-				ClientMsgID: m.m.GetClientMsgId(), TimeMs: m.m.GetTimeMs(), Users: users,
+				ClientMsgID: m.m.GetClientMsgId(), TimeMs: m.m.GetTimeMs(), Users: users, Version: m.version,
 			})
 		}
 	}

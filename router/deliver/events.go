@@ -28,7 +28,8 @@ type (
 	}
 	// Located answers Locate.
 	Located struct {
-		Places [][]presence.Place
+		Places [][]presence.Place // as Users
+		Nodes  [][]presence.Place // as Groups
 		Err    error
 	}
 	// Answered answers Send; Err is peer.ErrLost or peer.ErrTimeout.
@@ -84,8 +85,8 @@ type (
 		Messages  []presence.Recent
 		KeepAbove uint64
 	}
-	// Locate looks up where users are.
-	Locate struct{ Users []int64 }
+	// Locate looks up where users are, and which nodes have members of groups.
+	Locate struct{ Users, Groups []int64 }
 	// Send sends a frame to a node. It is answered even if that is long after the partition gave it up.
 	Send struct {
 		Addr    string

@@ -110,10 +110,10 @@ func (n *node) knocks(now time.Time, within time.Duration) bool {
 // ---- forwarding
 
 // forward sends each node its part of the batch in one frame.
-func (p *Partition) forward(places [][]presence.Place) {
+func (p *Partition) forward(places, groupNodes [][]presence.Place) {
 	b := p.batch
 	p.phase, b.deadline = forwarding, p.now.Add(p.c.Wait)
-	frames := p.frames(places)
+	frames := p.frames(places, groupNodes)
 	for _, f := range frames {
 		n := p.nodes.by[f.Incarnation]
 		if n == nil { // more nodes than can be remembered
@@ -137,12 +137,18 @@ func (p *Partition) forward(places [][]presence.Place) {
 }
 
 // frames makes a frame per node, in the order in which the batch comes upon them.
-func (p *Partition) frames(places [][]presence.Place) (frames []*frame) {
+func (p *Partition) frames(places, groupNodes [][]presence.Place) (frames []*frame) {
 	b := p.batch
 	placesOf := make(map[int64][]presence.Place, len(b.users))
 	for i, u := range b.users {
 		if i < len(places) {
 			placesOf[u] = places[i]
+		}
+	}
+	nodesOf := make(map[int64][]presence.Place, len(b.groups))
+	for i, g := range b.groups {
+		if i < len(groupNodes) {
+			nodesOf[g] = groupNodes[i]
 		}
 	}
 	by := map[string]*frame{}
@@ -157,6 +163,9 @@ func (p *Partition) frames(places [][]presence.Place) (frames []*frame) {
 		return f
 	}
 	for _, m := range b.messages {
+		for _, place := range m.nodesOf(nodesOf) {
+			frameOf(place).entry(m)
+		}
 		for i, u := range m.users {
 			for _, place := range placesOf[u] {
 				frameOf(place).add(m, i, peer.Recipient{User: u, Connection: place.Connection})
@@ -172,12 +181,7 @@ func (p *Partition) frames(places [][]presence.Place) (frames []*frame) {
 }
 
 func (f *frame) add(m *message, user int, to peer.Recipient) {
-	last := len(f.parts) - 1
-	if last < 0 || f.parts[last].m != m {
-		f.parts = append(f.parts, part{m: m})
-		f.Messages = append(f.Messages, peer.Message{Seq: m.m.GetSeq(), Body: m.body})
-		last++
-	}
+	last := f.entry(m)
 	f.parts[last].users = append(f.parts[last].users, user)
 	f.Messages[last].Recipients = append(f.Messages[last].Recipients, to)
 }

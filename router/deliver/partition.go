@@ -101,6 +101,7 @@ type Partition struct {
 	closings     closings
 	reach        int64 // to where the window is still to be filled, or full
 	last         lastSeqs
+	versions     lastSeqs // of groups, by conversation: the highest of the notices read
 	nodes        nodes
 
 	now time.Time // of the current Step
@@ -112,7 +113,8 @@ func NewPartition(now time.Time, c Config) *Partition {
 	p := &Partition{
 		c: c, done: c.Start, committed: c.Start, asked: c.Start,
 		storeEpoch: c.StoreEpoch, storeEpochAt: now, history: c.History,
-		window: newWindow(c.Start, c.Window), closings: newClosings(c.Start, c.Closings), last: newLastSeqs(c.Conversations), nodes: newNodes(c.Nodes),
+		window: newWindow(c.Start, c.Window), closings: newClosings(c.Start, c.Closings), last: newLastSeqs(c.Conversations),
+		versions: newLastSeqs(c.Conversations), nodes: newNodes(c.Nodes),
 	}
 	p.fill(c.Start)
 	if c.StoreLost {
@@ -242,7 +244,7 @@ func (p *Partition) ask() {
 	case appending:
 		p.emit(AppendRecents{Messages: b.recents(), KeepAbove: eventlog.Seq(p.c.LogEpoch, p.history)})
 	case locating:
-		p.emit(Locate{Users: b.users})
+		p.emit(Locate{Users: b.users, Groups: b.groups})
 	case pushing:
 		p.emit(Push{Records: b.push})
 	case idle, forwarding, leaving, ended:

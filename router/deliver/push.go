@@ -14,7 +14,7 @@ import (
 //
 //	{"conversation":"d:7:9","seq":"281474976710699","sender":"7","client_msg_id":"0192…","time_ms":1700000000000,"users":["9"]}
 //
-// with ids as decimal strings, since JavaScript's numbers end at 2^53. Its key is the conversation. It may come more than
+// and for a group's "version":"3" besides, with ids as decimal strings, since JavaScript's numbers end at 2^53. Its key is the conversation. It may come more than
 // once for a message, and then with fewer or more users. A reader ignores fields that it does not know.
 type PushRecord struct {
 	Conversation string `json:"conversation"`
@@ -25,6 +25,9 @@ type PushRecord struct {
 	TimeMs int64 `json:"time_ms"`
 	// Users have no device that took the message. Never the sender.
 	Users []UserID `json:"users"`
+	// Version is set for a group's message, which always has a record: it is for whoever is a member at that version. Nodes do not
+	// tell which of the members they reached; whoever notifies finds out by their cursors.
+	Version uint64 `json:"version,string,omitempty"`
 }
 
 // UserID is an account's id, a decimal string in JSON.

@@ -409,9 +409,9 @@ func (w *worker) carryOut(ctx context.Context, e Effect) {
 	case Locate:
 		ctx, cancel := w.r.o.Clock.WithTimeout(ctx, redisTimeout)
 		defer cancel()
-		places, err := w.r.o.Presence.Locate(ctx, e.Users)
+		places, nodes, err := w.r.o.Presence.LocateGroups(ctx, e.Users, e.Groups)
 		w.warn("looking up presence failed", err)
-		w.local = append(w.local, Located{places, err})
+		w.local = append(w.local, Located{places, nodes, err})
 	case Send:
 		mail, incarnation, number := w.mail, e.Forward.Incarnation, e.Forward.Number
 		w.r.o.Pool.Send(e.Addr, e.Forward, sendTimeout, func(a peer.Answer, err error) {

@@ -88,6 +88,7 @@ func forwardFrame(id uint64, f *Forward) (*peerv1.Frame, error) {
 	for i := range f.Messages {
 		m := &f.Messages[i]
 		messages[i].Seq, messages[i].Body, messages[i].Recipients = m.Seq, m.Body, recipientsOut(m.Recipients)
+		messages[i].Group, messages[i].Version = m.Group, m.Version
 		w.Messages[i] = &messages[i]
 	}
 	for _, r := range f.Rejections {
@@ -107,7 +108,7 @@ func forwardIn(w *peerv1.Forward) (Forward, error) {
 		f.Messages = make([]Message, len(w.Messages))
 	}
 	for i, m := range w.Messages {
-		f.Messages[i] = Message{Seq: m.Seq, Body: m.Body}
+		f.Messages[i] = Message{Seq: m.Seq, Body: m.Body, Group: m.Group, Version: m.Version}
 		if f.Messages[i].Recipients, err = recipientsIn(m.Recipients); err != nil {
 			return Forward{}, err
 		}

@@ -30,6 +30,10 @@ type Message struct {
 	// Body is the encoded wire Message, with seq, prev_seq and time.
 	Body       []byte
 	Recipients []Recipient
+	// Group, if not 0, is whose members' sessions the message is for besides Recipients: those of who is a member at Version of the
+	// group. Such sessions are never Missed.
+	Group   int64
+	Version uint64
 }
 
 // Rejection tells a sender that a message was dropped for good.

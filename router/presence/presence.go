@@ -39,6 +39,9 @@ type Entry struct {
 	Place Place
 }
 
+// AllNodes is the group that every node registers for: what goes to it goes to all.
+const AllNodes int64 = -1
+
 // Registry is who is connected where. A place counts only while the lease of its incarnation lives.
 type Registry interface {
 	// Register stores entries, and says of each whether it was not there before: who had it registered knows then that it had
