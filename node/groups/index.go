@@ -1,0 +1,555 @@
+package groups
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/presence"
+)
+
+// Options configure an Index. All have defaults.
+type Options struct {
+	// ReadyWithin is how long a session waits for its groups before it goes on without, and compares later. Default 1 s.
+	ReadyWithin time.Duration
+	// RetryAfter is the pause after a read that failed. Default 500 ms.
+	RetryAfter time.Duration
+	// SweepAfter is how long a group without members stays registered, so that who comes back soon costs nothing. Default 60 s.
+	SweepAfter time.Duration
+	// HeldMessages bounds the messages of one group that wait, HeldBytes those of all. Defaults 512, 16 MiB.
+	HeldMessages, HeldBytes int
+	// CompareBatch connections are told to compare every CompareEvery, so that not all read at once. Default 200 every 100 ms.
+	CompareBatch int
+	CompareEvery time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	o.ReadyWithin = cmp.Or(o.ReadyWithin, time.Second)
+	o.RetryAfter = cmp.Or(o.RetryAfter, 500*time.Millisecond)
+	o.SweepAfter = cmp.Or(o.SweepAfter, time.Minute)
+	o.HeldMessages = cmp.Or(o.HeldMessages, 512)
+	o.HeldBytes = cmp.Or(o.HeldBytes, 16<<20)
+	o.CompareBatch = cmp.Or(o.CompareBatch, 200)
+	o.CompareEvery = cmp.Or(o.CompareEvery, 100*time.Millisecond)
+	return o
+}
+
+// Index is the state. Use New. Not for concurrent use.
+type Index[C comparable] struct {
+	o Options
+
+	connections map[C]*connection[C]
+	users       map[int64]*user[C]
+	groups      map[int64]*group[C]
+	loads       map[uint64]load[C]
+	lastID      uint64
+	heldBytes   int
+	begun       bool
+
+	// In the order of their times.
+	waiting  []*connection[C] // not ready
+	retries  []retry[C]
+	empty    []*group[C] // perhaps without members
+	compares []*connection[C]
+	compared time.Time // when some were told last
+
+	now     time.Time // of the current Step
+	effects []Effect
+}
+
+// connection is one of a user's.
+type connection[C comparable] struct {
+	id        C
+	user      *user[C]
+	entered   time.Time
+	ready     bool
+	behind    bool // it went on before its groups were there, and compares once they are
+	comparing bool // in compares
+	ended     bool
+}
+
+// user is a person with connections here.
+type user[C comparable] struct {
+	id          int64
+	connections []*connection[C] // never none
+	loaded      bool             // its groups are known
+	more        []int64          // joined while they were being read
+	groups      []*group[C]
+	unsettled   int // of groups, those not known to be registered with this user's span read
+	gone        bool
+}
+
+// group is one that has, or had of late, members here.
+type group[C comparable] struct {
+	id         int64
+	registered bool
+	// version: every span here is at least as of that.
+	version uint64
+	// wants is a version below which spans are not to be used.
+	wants uint64
+	// loading is a read under way, 0: none.
+	loading uint64
+	retryAt time.Time
+	members map[int64]*member[C]
+	order   []*member[C] // as they came; those gone are dropped by compact
+
+	// to are the connections of members that have not left, newest the highest version that one of them joined at. Not valid if stale.
+	to     []C
+	newest uint64
+	stale  bool
+
+	held      []Message[C]
+	heldBytes int
+	lossy     bool // some were dropped: all are to compare once it can be told who they are
+
+	emptyAt time.Time // zero: has members
+	dropped bool
+}
+
+// member is a user in a group: known to be one once settled.
+type member[C comparable] struct {
+	user    *user[C]
+	span    chat.Span
+	settled bool
+	asked   uint64 // the read under way that settles him
+	gone    bool
+}
+
+// load is a read of spans under way.
+type load[C comparable] struct {
+	group *group[C]
+	users []int64
+	all   bool  // users are all its members here
+	probe int64 // not for a group that is known: who of the users is in it?
+}
+
+// retry is something to be done again.
+type retry[C comparable] struct {
+	at    time.Time
+	user  *user[C]
+	group *group[C]
+	probe int64
+}
+
+// New makes an empty Index.
+func New[C comparable](o Options) *Index[C] {
+	return &Index[C]{
+		o: o.withDefaults(), connections: map[C]*connection[C]{}, users: map[int64]*user[C]{}, groups: map[int64]*group[C]{},
+		loads: map[uint64]load[C]{},
+	}
+}
+
+// Step takes what happened and returns what must be done. Time never goes back.
+func (x *Index[C]) Step(now time.Time, e Event) []Effect {
+	x.now, x.effects = now, nil
+	if !x.begun {
+		x.begun = true
+		x.emit(RegisterGroup{presence.AllNodes})
+	}
+	switch e := e.(type) {
+	case Entered[C]:
+		x.entered(e)
+	case Ended[C]:
+		x.ended(e.Connection)
+	case GroupsLoaded:
+		x.groupsLoaded(e)
+	case MembersLoaded:
+		x.membersLoaded(e)
+	case Registered:
+		x.registered(e)
+	case Message[C]:
+		x.message(e)
+	case Missed:
+		if g := x.groups[e.Group]; g != nil {
+			x.lose(g)
+		}
+	case Fence:
+		if g := x.groups[e.Group]; g != nil {
+			g.wants = max(g.wants, e.Version)
+		}
+	case Tick:
+	}
+	x.timers()
+	return x.effects
+}
+
+func (x *Index[C]) emit(e Effect) { x.effects = append(x.effects, e) }
+
+// Next is when a Tick is due, if ever.
+func (x *Index[C]) Next() (time.Time, bool) {
+	var next time.Time
+	due := func(at time.Time) {
+		if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
+	if len(x.waiting) > 0 {
+		due(x.waiting[0].entered.Add(x.o.ReadyWithin))
+	}
+	if len(x.retries) > 0 {
+		due(x.retries[0].at)
+	}
+	if len(x.empty) > 0 {
+		due(x.empty[0].emptyAt.Add(x.o.SweepAfter))
+	}
+	if len(x.compares) > 0 {
+		due(x.compared.Add(x.o.CompareEvery))
+	}
+	return next, !next.IsZero()
+}
+
+func (x *Index[C]) timers() {
+	for len(x.waiting) > 0 {
+		c := x.waiting[0]
+		if !c.ready && !c.ended {
+			if x.now.Before(c.entered.Add(x.o.ReadyWithin)) {
+				break
+			}
+			c.behind = true
+			x.ready(c)
+		}
+		x.waiting = x.waiting[1:]
+	}
+	for len(x.retries) > 0 && !x.now.Before(x.retries[0].at) {
+		r := x.retries[0]
+		x.retries = x.retries[1:]
+		x.again(r)
+	}
+	x.sweep()
+	x.tellCompare()
+}
+
+// ---- people come and go
+
+func (x *Index[C]) entered(e Entered[C]) {
+	if x.connections[e.Connection] != nil {
+		return // registered after it had been told degraded
+	}
+	u := x.users[e.User]
+	if u == nil {
+		u = &user[C]{id: e.User}
+		x.users[e.User] = u
+		x.emit(LoadGroups{u.id})
+	}
+	c := &connection[C]{id: e.Connection, user: u, entered: x.now, ready: e.Late, behind: e.Late}
+	x.connections[c.id] = c
+	u.connections = append(u.connections, c)
+	for _, g := range u.groups {
+		g.stale = true
+	}
+	if !c.ready {
+		x.waiting = append(x.waiting, c)
+	}
+	x.settle(u)
+}
+
+// settle lets a user's connections go on once all of his groups are there.
+func (x *Index[C]) settle(u *user[C]) {
+	if !u.loaded || u.unsettled > 0 {
+		return
+	}
+	for _, c := range u.connections {
+		switch {
+		case !c.ready:
+			x.ready(c)
+		case c.behind:
+			c.behind = false
+			x.compare(c)
+		}
+	}
+}
+
+func (x *Index[C]) ready(c *connection[C]) {
+	c.ready = true
+	x.emit(Ready[C]{c.id})
+}
+
+func (x *Index[C]) ended(id C) {
+	c := x.connections[id]
+	if c == nil {
+		return
+	}
+	c.ended = true
+	delete(x.connections, id)
+	u := c.user
+	u.connections = slices.DeleteFunc(u.connections, func(o *connection[C]) bool { return o == c })
+	for _, g := range u.groups {
+		g.stale = true
+	}
+	if len(u.connections) > 0 {
+		return
+	}
+	u.gone = true
+	delete(x.users, u.id)
+	for _, g := range u.groups {
+		x.part(g, u)
+	}
+}
+
+// part takes a user out of a group, as far as this node is concerned.
+func (x *Index[C]) part(g *group[C], u *user[C]) {
+	m := g.members[u.id]
+	if m == nil || m.user != u {
+		return
+	}
+	m.gone, g.stale = true, true
+	delete(g.members, u.id)
+	if len(g.members) == 0 {
+		x.lose(g)
+		g.lossy, g.emptyAt = false, x.now
+		x.empty = append(x.empty, g)
+	}
+}
+
+// sweep gives up groups that have had no members for long.
+func (x *Index[C]) sweep() {
+	for len(x.empty) > 0 {
+		g := x.empty[0]
+		if !g.dropped && !g.emptyAt.IsZero() {
+			if x.now.Before(g.emptyAt.Add(x.o.SweepAfter)) {
+				return
+			}
+			g.dropped = true
+			delete(x.groups, g.id)
+			x.emit(UnregisterGroup{g.id})
+		}
+		x.empty = x.empty[1:]
+	}
+}
+
+// ---- groups are found out
+
+func (x *Index[C]) groupsLoaded(e GroupsLoaded) {
+	u := x.users[e.User]
+	switch {
+	case u == nil || u.loaded:
+		return
+	case e.Err != nil:
+		x.retries = append(x.retries, retry[C]{at: x.now.Add(x.o.RetryAfter), user: u})
+		return
+	}
+	u.loaded = true
+	for _, id := range e.Groups {
+		x.join(u, id)
+	}
+	for _, id := range u.more {
+		x.joined(id, u.id)
+	}
+	u.more = nil
+	x.settle(u)
+}
+
+// join makes a user a member of a group here: the node is registered first, then his span is read.
+func (x *Index[C]) join(u *user[C], id int64) {
+	g := x.groups[id]
+	if g == nil {
+		g = &group[C]{id: id, members: map[int64]*member[C]{}}
+		x.groups[id] = g
+		x.emit(RegisterGroup{id})
+	}
+	g.emptyAt = time.Time{}
+	m := g.members[u.id]
+	if m == nil {
+		m = &member[C]{user: u}
+		g.members[u.id] = m
+		g.order = append(g.order, m)
+		u.groups = append(u.groups, g)
+	} else if !m.settled {
+		m.asked = 0 // a read under way may have been too early
+		return
+	}
+	m.settled, m.asked = false, 0
+	u.unsettled++
+	x.load(g)
+}
+
+// load reads the spans of a group's members here: of all if what is known is too old, else of those who are not settled.
+func (x *Index[C]) load(g *group[C]) {
+	if !g.registered || g.loading != 0 || !g.retryAt.IsZero() {
+		return
+	}
+	all := g.outdated()
+	var users []int64
+	for _, m := range g.order {
+		if !m.gone && (all || !m.settled) {
+			users = append(users, m.user.id)
+			m.asked = x.lastID + 1
+		}
+	}
+	if len(users) == 0 {
+		return
+	}
+	g.loading = x.ask(load[C]{group: g, users: users, all: len(users) == len(g.members)}, g.id)
+}
+
+func (x *Index[C]) ask(l load[C], id int64) uint64 {
+	x.lastID++
+	x.loads[x.lastID] = l
+	x.emit(LoadMembers{ID: x.lastID, Group: id, Users: l.users})
+	return x.lastID
+}
+
+// outdated: messages wait for a version that is not known here yet.
+func (g *group[C]) outdated() bool {
+	return g.version < g.wants || g.lossy || len(g.held) > 0 && g.version < g.held[0].Version
+}
+
+func (x *Index[C]) registered(e Registered) {
+	g := x.groups[e.Group]
+	if g == nil {
+		return
+	}
+	if !g.registered {
+		g.registered = true
+		x.load(g)
+		return
+	}
+	if e.Lost {
+		for _, m := range g.order {
+			x.compareUser(m)
+		}
+	}
+}
+
+func (x *Index[C]) membersLoaded(e MembersLoaded) {
+	l, ok := x.loads[e.ID]
+	if !ok {
+		return
+	}
+	delete(x.loads, e.ID)
+	if l.probe != 0 {
+		x.probed(l.probe, e)
+		return
+	}
+	g := l.group
+	g.loading = 0
+	if g.dropped {
+		return
+	}
+	if e.Err == nil {
+		if l.all {
+			g.version = max(g.version, e.Version)
+		}
+		x.know(g, e.ID, e.Members)
+		x.release(g)
+	}
+	if e.Err != nil || g.outdated() { // the latter only if it was read from a copy that is behind
+		g.retryAt = x.now.Add(x.o.RetryAfter)
+		x.retries = append(x.retries, retry[C]{at: g.retryAt, group: g})
+		return
+	}
+	x.load(g) // of who came meanwhile
+}
+
+// know takes spans as they were read. Who was asked for and is not found never was a member.
+func (x *Index[C]) know(g *group[C], asked uint64, found []chat.Membership) {
+	g.stale = true
+	for _, f := range found {
+		m := g.members[f.User]
+		if m != nil && (f.Joined > m.span.Joined || f.Joined == m.span.Joined && m.span.Left == 0) {
+			m.span = f.Span
+		}
+	}
+	for _, m := range g.order {
+		if m.asked == asked && !m.settled && !m.gone {
+			m.settled = true
+			m.user.unsettled--
+			x.settle(m.user)
+		}
+	}
+}
+
+// again does what had failed.
+func (x *Index[C]) again(r retry[C]) {
+	switch {
+	case r.user != nil && !r.user.gone:
+		x.emit(LoadGroups{r.user.id})
+	case r.group != nil && !r.group.dropped:
+		r.group.retryAt = time.Time{}
+		x.load(r.group)
+	case r.probe != 0:
+		x.probe(r.probe)
+	}
+}
+
+// probe finds out who of all people here is a member of a group.
+func (x *Index[C]) probe(id int64) {
+	var users []int64
+	for u := range x.users { // sorted
+		users = append(users, u)
+	}
+	if slices.Sort(users); len(users) > 0 {
+		x.ask(load[C]{probe: id, users: users}, id)
+	}
+}
+
+func (x *Index[C]) probed(id int64, e MembersLoaded) {
+	if e.Err != nil {
+		x.retries = append(x.retries, retry[C]{at: x.now.Add(x.o.RetryAfter), probe: id})
+		return
+	}
+	for _, f := range e.Members {
+		if f.Open() {
+			x.joined(id, f.User)
+		}
+	}
+}
+
+// joined: somebody here has become a member while online. He compares once all is there: what the group was sent meanwhile found no
+// node, or found him no member.
+func (x *Index[C]) joined(id, userID int64) {
+	u := x.users[userID]
+	switch {
+	case u == nil:
+		return
+	case !u.loaded:
+		u.more = append(u.more, id)
+		return
+	}
+	if g := x.groups[id]; g != nil {
+		if m := g.members[userID]; m != nil && m.settled && m.span.Open() {
+			return
+		}
+	}
+	for _, c := range u.connections {
+		c.behind = true
+	}
+	x.join(u, id)
+}
+
+// ---- comparing
+
+func (x *Index[C]) compareUser(m *member[C]) {
+	if m.gone {
+		return
+	}
+	for _, c := range m.user.connections {
+		x.compare(c)
+	}
+}
+
+func (x *Index[C]) compare(c *connection[C]) {
+	if !c.comparing && c.ready {
+		c.comparing = true
+		x.compares = append(x.compares, c)
+	}
+}
+
+func (x *Index[C]) tellCompare() {
+	if len(x.compares) == 0 || x.now.Before(x.compared.Add(x.o.CompareEvery)) {
+		return
+	}
+	var to []C
+	for len(x.compares) > 0 && len(to) < x.o.CompareBatch {
+		c := x.compares[0]
+		x.compares = x.compares[1:]
+		if c.comparing = false; !c.ended {
+			to = append(to, c.id)
+		}
+	}
+	if len(to) > 0 {
+		x.compared = x.now
+		x.emit(Compare[C]{to})
+	}
+}
