@@ -174,7 +174,7 @@ func wrap(op string, err error) error {
 func user(id int64) string { return "{u:" + strconv.FormatInt(id, 10) + "}" }
 
 func (s *Store) placesKey(id int64) string { return s.o.Prefix + "presence:" + user(id) }
-func (s *Store) nodesKey(group int64) string {
+func (s *Store) groupNodesKey(group int64) string {
 	return s.o.Prefix + "groupnodes:{g:" + strconv.FormatInt(group, 10) + "}"
 }
 func (s *Store) headsKey(id int64) string          { return s.o.Prefix + "uheads:" + user(id) }

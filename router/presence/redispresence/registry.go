@@ -33,7 +33,7 @@ func parseField(name, device string) (presence.Place, bool) {
 // entryKey is the hash that an entry is a field of.
 func (s *Store) entryKey(e presence.Entry) string {
 	if e.Group != 0 {
-		return s.nodesKey(e.Group)
+		return s.groupNodesKey(e.Group)
 	}
 	return s.placesKey(e.User)
 }
@@ -80,7 +80,7 @@ func (s *Store) LocateGroups(ctx context.Context, users, groups []int64) (places
 		keys = append(keys, s.placesKey(id))
 	}
 	for _, id := range groups {
-		keys = append(keys, s.nodesKey(id))
+		keys = append(keys, s.groupNodesKey(id))
 	}
 	all, err := s.locate(ctx, keys)
 	if err != nil {
