@@ -160,5 +160,8 @@ func (n *Node) basis(conversation string) chat.Basis {
 // Fence implements peer.Handler.
 func (n *Node) Fence(f peer.Fence, done func(incarnation string)) {
 	incarnation := n.presence.Incarnation()
+	if c, err := wire.ParseConversation(f.Conversation); err == nil && c.Kind == 'g' {
+		n.fenceGroup(c.A, f.Version)
+	}
 	n.opts.Service.Fence(f.Conversation, f.Version, func() { done(incarnation) })
 }

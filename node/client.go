@@ -9,6 +9,7 @@ import (
 
 	"github.com/futurechat/future/clientsdk/wire"
 	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
+	"github.com/futurechat/future/node/groups"
 	"github.com/futurechat/future/node/session"
 	"github.com/futurechat/future/router/chat"
 )
@@ -72,6 +73,7 @@ func (c *Client) Frame(payload []byte) {
 // Closed is the end of the connection.
 func (c *Client) Closed() {
 	c.node.forget(c.conn.ID())
+	c.node.groups.post(groups.Ended[*Client]{Connection: c})
 	c.post(session.Ended{})
 }
 
@@ -190,6 +192,7 @@ func (c *Client) carryOut(e session.Effect) {
 	case session.Unregister:
 		c.node.metrics.sessions.Dec()
 		c.node.presence.Unregister(c.conn.ID())
+		c.node.groups.post(groups.Ended[*Client]{Connection: c})
 	case session.Close:
 		c.close(e.Reason)
 	}

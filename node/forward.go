@@ -34,6 +34,10 @@ func (n *Node) Forward(link uint64, f peer.Forward) peer.Answer {
 	}
 	answer := peer.Answer{Status: peer.StatusDelivered}
 	for _, m := range got.Messages {
+		if m.Group != 0 {
+			answer.Missed = n.forwardGroup(m, answer.Missed)
+			continue
+		}
 		frame := deliveryFrame(m.Body)
 		for _, r := range m.Recipients {
 			if !n.deliver(r, session.Deliver{Frame: frame}) {

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
+	"github.com/futurechat/future/node/groups"
 	"github.com/futurechat/future/node/session"
 	"github.com/futurechat/future/router/chat"
 	"github.com/futurechat/future/router/clock"
@@ -39,6 +40,10 @@ var ErrSlow = errors.New("node: outbound queue full")
 type Presence interface {
 	Register(connection uint64, user int64, device string)
 	Unregister(connection uint64)
+	// RegisterGroup says that there are members of a group here, UnregisterGroup that there are none any more. The former is answered
+	// by Node.GroupRegistered.
+	RegisterGroup(group int64)
+	UnregisterGroup(group int64)
 	// Incarnation is empty while the node's lease is late or gone: then nothing may be delivered.
 	Incarnation() string
 }
@@ -119,6 +124,7 @@ type Node struct {
 	cancel  context.CancelCauseFunc
 
 	presence Presence // set by Start
+	groups   *groupLoop
 
 	mu      sync.RWMutex
 	clients map[uint64]*Client
@@ -172,6 +178,7 @@ func New(o Options) (*Node, error) {
 		clients: map[uint64]*Client{},
 		inbox:   deliver.NewInbox(),
 	}
+	n.groups = newGroupLoop(n)
 	n.LogSeen(o.Topic.Seen)
 	return n, nil
 }
@@ -231,6 +238,10 @@ func (n *Node) Start(p Presence) {
 	for range lookers {
 		n.workers.Go(n.look)
 	}
+	for range readers {
+		n.workers.Go(n.groups.reader)
+	}
+	n.workers.Go(n.groups.run)
 	for range reliefWorkers {
 		n.workers.Go(n.relieved)
 	}
@@ -274,11 +285,16 @@ func (n *Node) all() []*Client {
 	return all
 }
 
-// Registered is presence's answer to Register.
+// Registered is presence's answer to Register. Unless presence is away the session goes on once its groups are there.
 func (n *Node) Registered(connection uint64, degraded bool) {
-	if c := n.client(connection); c != nil {
-		c.post(session.Registered{Degraded: degraded})
+	c := n.client(connection)
+	if c == nil {
+		return
 	}
+	if degraded {
+		c.post(session.Registered{Degraded: true})
+	}
+	n.groups.post(groups.Entered[*Client]{Connection: c, User: c.account().Account.ID, Late: degraded})
 }
 
 // Compare tells connections that they may have missed something.
@@ -308,4 +324,5 @@ func (n *Node) Suspend() {
 // Resume says that deliveries go on, under a new incarnation whose sessions are all registered.
 func (n *Node) Resume(incarnation string) {
 	n.log.Info("presence lease held: deliveries go on", zap.String("incarnation", incarnation))
+	n.groups.post(groups.Renewed{})
 }

@@ -35,6 +35,8 @@ type instantPresence struct{ node *Node }
 
 func (p instantPresence) Register(c uint64, _ int64, _ string) { p.node.Registered(c, false) }
 func (p instantPresence) Unregister(uint64)                    {}
+func (p instantPresence) RegisterGroup(g int64)                { p.node.GroupRegistered(g, false) }
+func (p instantPresence) UnregisterGroup(int64)                {}
 func (p instantPresence) Incarnation() string                  { return "life" }
 
 type nobody struct{}

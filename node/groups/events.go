@@ -49,6 +49,8 @@ type (
 	}
 	// Missed: messages of a group were dropped before they came here.
 	Missed struct{ Group int64 }
+	// Renewed: the node has a new lease, and may have been told of no Fence without one.
+	Renewed struct{}
 	// Fence: what is known of a group below this version must not be used any more.
 	Fence struct {
 		Group   int64
@@ -64,6 +66,7 @@ func (MembersLoaded) event() {}
 func (Registered) event()    {}
 func (Message[C]) event()    {}
 func (Missed) event()        {}
+func (Renewed) event()       {}
 func (Fence) event()         {}
 
 // Effect is what the shell is to do, in order: one of the types below.

@@ -44,6 +44,7 @@ type Index[C comparable] struct {
 	groups      map[int64]*group[C]
 	loads       map[uint64]load[C]
 	lastID      uint64
+	life        int // counts leases
 	heldBytes   int
 	begun       bool
 
@@ -121,6 +122,7 @@ type load[C comparable] struct {
 	group *group[C]
 	users []int64
 	all   bool  // users are all its members here
+	life  int   // as it began
 	probe int64 // not for a group that is known: who of the users is in it?
 }
 
@@ -167,6 +169,11 @@ func (x *Index[C]) Step(now time.Time, e Event) []Effect {
 	case Fence:
 		if g := x.groups[e.Group]; g != nil {
 			g.wants = max(g.wants, e.Version)
+		}
+	case Renewed:
+		x.life++
+		for _, g := range x.groups {
+			g.version = 0 // to be read before the next message is delivered
 		}
 	case Tick:
 	}
@@ -385,6 +392,7 @@ func (x *Index[C]) load(g *group[C]) {
 
 func (x *Index[C]) ask(l load[C], id int64) uint64 {
 	x.lastID++
+	l.life = x.life
 	x.loads[x.lastID] = l
 	x.emit(LoadMembers{ID: x.lastID, Group: id, Users: l.users})
 	return x.lastID
@@ -428,13 +436,13 @@ func (x *Index[C]) membersLoaded(e MembersLoaded) {
 		return
 	}
 	if e.Err == nil {
-		if l.all {
+		if l.all && l.life == x.life {
 			g.version = max(g.version, e.Version)
 		}
 		x.know(g, e.ID, e.Members)
 		x.release(g)
 	}
-	if e.Err != nil || g.outdated() { // the latter only if it was read from a copy that is behind
+	if e.Err != nil || l.all && l.life == x.life && g.outdated() { // it was read from a copy that is behind
 		g.retryAt = x.now.Add(x.o.RetryAfter)
 		x.retries = append(x.retries, retry[C]{at: g.retryAt, group: g})
 		return

@@ -178,7 +178,7 @@ func (a *App) startNode(links *links) error {
 	presenceNode := presence.NewNode(presence.NodeOptions{
 		Store: a.parts.presence, PeerAddr: a.peerAddr, Clock: a.clock, Logger: a.log.Named("presence"),
 		Keeper:     presence.KeeperOptions{NewIncarnation: newID},
-		Registered: n.node.Registered, Compare: n.node.Compare, Suspend: n.node.Suspend, Resume: n.node.Resume,
+		Registered: n.node.Registered, GroupRegistered: n.node.GroupRegistered, Compare: n.node.Compare, Suspend: n.node.Suspend, Resume: n.node.Resume,
 	})
 	n.node.Start(presenceNode)
 	links.node.Store(n.node)

@@ -153,3 +153,13 @@ func (s *Service) changeGroup(ctx context.Context, op string, by Account, group 
 
 // noGroup is the same for a group that one is no member of and for none.
 func noGroup() error { return wire.Errorf(pb.Code_CODE_NOT_FOUND, "there is no such group") }
+
+// GroupsOf gives the groups that a user is a member of.
+func (s *Service) GroupsOf(ctx context.Context, user int64) ([]int64, error) {
+	return s.store.GroupsOf(ctx, user)
+}
+
+// Memberships gives how users stand to a group, as GroupStore has it.
+func (s *Service) Memberships(ctx context.Context, group int64, users []int64) (uint64, []Membership, error) {
+	return s.store.Memberships(ctx, group, users)
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/futurechat/future/clientsdk/wire"
@@ -25,7 +26,8 @@ func Pending(what string) *wire.Error {
 	return e
 }
 
-// MayRead answers NOT_FOUND for a conversation that is not the user's, as for one that there is not.
+// MayRead answers NOT_FOUND for a conversation that is not the user's, as for one that there is not. Of groups it knows nothing:
+// GroupStore.Readable does.
 func MayRead(user int64, conversation string) error {
 	c, err := wire.ParseConversation(conversation)
 	if err != nil {
@@ -45,7 +47,7 @@ func noConversation() error {
 // exactly: then all that can be is, and the answer is PENDING. NOT_FOUND if the conversation is not the user's.
 func (s *Service) MarkRead(ctx context.Context, user int64, r *pb.ReadRequest) (Head, error) {
 	const op = "mark read"
-	if err := MayRead(user, r.GetConversation()); err != nil {
+	if err := s.hasConversation(ctx, op, user, r.GetConversation()); err != nil {
 		return Head{}, err
 	}
 	h, err := s.store.MarkRead(ctx, user, r.GetConversation(), r.GetSeq())
@@ -74,6 +76,22 @@ func (s *Service) MarkRead(ctx context.Context, user int64, r *pb.ReadRequest) (
 	return h, nil
 }
 
+// hasConversation is MayRead for groups too: of one that a user is or was a member of.
+func (s *Service) hasConversation(ctx context.Context, op string, user int64, conversation string) error {
+	c, err := wire.ParseConversation(conversation)
+	if err != nil || c.Kind != 'g' {
+		return MayRead(user, conversation)
+	}
+	_, found, err := s.store.Memberships(ctx, c.A, []int64{user})
+	switch {
+	case errors.Is(err, ErrNotFound), err == nil && len(found) == 0:
+		return noConversation()
+	case err != nil:
+		return away(op, err)
+	}
+	return nil
+}
+
 // Conversations lists a user's conversations, newest first, at most MaxConversations, with the heads as timeline.Heads gives them:
 // what is unread is exact, while the newest message shown is the newest that history has.
 func (s *Service) Conversations(ctx context.Context, user int64, heads []*pb.Head) ([]*pb.Conversation, error) {
@@ -89,6 +107,16 @@ func (s *Service) Conversations(ctx context.Context, user int64, heads []*pb.Hea
 	}
 	list := make([]*pb.Conversation, 0, len(heads))
 	for _, h := range heads {
+		if newest := last[h.GetConversation()]; newest.GetSeq() > h.GetSeq() && strings.HasPrefix(h.GetConversation(), "g:") {
+			// He has left, and must not see what came after. (Or it came just now.)
+			upTo, err := s.store.Messages(ctx, h.GetConversation(), 0, h.GetSeq()+1, 1, false)
+			if err != nil {
+				return nil, away(op, err)
+			}
+			if last[h.GetConversation()] = nil; len(upTo) == 1 {
+				last[h.GetConversation()] = upTo[0]
+			}
+		}
 		list = append(list, &pb.Conversation{
 			Id: h.GetConversation(), Last: last[h.GetConversation()], Unread: h.GetUnread(), ReadSeq: h.GetReadSeq(),
 		})

@@ -27,9 +27,13 @@ const headReads = 8
 func (r *Reader) Heads(ctx context.Context, user int64) ([]*pb.Head, error) {
 	ctx, cancel := r.opts.Clock.WithTimeout(ctx, r.opts.Patience)
 	defer cancel()
-	newest, recentErr := r.opts.Recents.Heads(ctx, user)
+	groups, err := r.opts.Store.GroupsOf(ctx, user)
+	if err != nil {
+		return nil, unavailable("groups", err)
+	}
+	newest, recentErr := r.recentHeads(ctx, user, groups)
 	if recentErr != nil {
-		return r.headsFromLog(ctx, user)
+		return r.headsFromLog(ctx, user, groups)
 	}
 	heads, err := r.storedHeads(ctx, user)
 	if err != nil {
@@ -37,7 +41,7 @@ func (r *Reader) Heads(ctx context.Context, user int64) ([]*pb.Head, error) {
 	}
 	var above []*pb.Head // those that the recents are ahead of
 	for _, conversation := range slices.Sorted(maps.Keys(newest)) {
-		if chat.MayRead(user, conversation) != nil {
+		if !isGroup(conversation) && chat.MayRead(user, conversation) != nil {
 			continue
 		}
 		h := heads.get(conversation)
@@ -53,6 +57,27 @@ func (r *Reader) Heads(ctx context.Context, user int64) ([]*pb.Head, error) {
 	}
 	return r.newest(ctx, heads)
 }
+
+// recentHeads gives the heads in the recents: of a user's own conversations, and of the groups that he is in.
+func (r *Reader) recentHeads(ctx context.Context, user int64, groups []int64) (map[string]uint64, error) {
+	heads, err := r.opts.Recents.Heads(ctx, user)
+	if err != nil || len(groups) == 0 {
+		return heads, err
+	}
+	names := make([]string, len(groups))
+	for i, g := range groups {
+		names[i] = wire.Group(g)
+	}
+	ofGroups, err := r.opts.Recents.Newest(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	heads = maps.Clone(heads)
+	maps.Copy(heads, ofGroups)
+	return heads, nil
+}
+
+func isGroup(conversation string) bool { return strings.HasPrefix(conversation, "g:") }
 
 // headSet is heads by conversation.
 type headSet map[string]*pb.Head
@@ -100,6 +125,11 @@ func (r *Reader) raise(ctx context.Context, user int64, h *pb.Head, newest uint6
 			return unavailable("head", err)
 		}
 	}
+	if isGroup(h.GetConversation()) && h.GetSeq() == 0 {
+		// He has just joined, and history does not know of it yet: what of the recents is for him cannot be told until it does.
+		h.Seq = newest
+		return nil
+	}
 	for _, m := range p.Messages {
 		if m.Seq <= h.GetSeq() {
 			continue
@@ -117,7 +147,7 @@ func (r *Reader) raise(ctx context.Context, user int64, h *pb.Head, newest uint6
 }
 
 // headsFromLog is Heads without presence: what the database does not have yet is read from the log, of all partitions.
-func (r *Reader) headsFromLog(ctx context.Context, user int64) ([]*pb.Head, error) {
+func (r *Reader) headsFromLog(ctx context.Context, user int64, groups []int64) ([]*pb.Head, error) {
 	offsets, err := r.opts.Store.HistoryOffsets(ctx, chat.TopicMessages) // before the heads, as for a page
 	if err != nil {
 		return nil, unavailable("heads", err)
@@ -145,7 +175,7 @@ func (r *Reader) headsFromLog(ctx context.Context, user int64) ([]*pb.Head, erro
 	for p, end := range ends {
 		valid, err := r.valid(ctx, int32(p), offsets[int32(p)], end, func(conversation string) bool {
 			c, err := wire.ParseConversation(conversation)
-			return err == nil && c.Has(user)
+			return err == nil && (c.Has(user) || c.Kind == 'g' && slices.Contains(groups, c.A))
 		})
 		if err != nil {
 			return nil, err

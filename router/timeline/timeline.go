@@ -17,6 +17,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/futurechat/future/clientsdk/wire"
 	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
 	"github.com/futurechat/future/router/chat"
 	"github.com/futurechat/future/router/clock"
@@ -27,6 +28,8 @@ import (
 // Store is what is read of the database.
 type Store interface {
 	HistoryOffsets(ctx context.Context, topic string) (map[int32]int64, error)
+	GroupsOf(ctx context.Context, user int64) ([]int64, error)
+	Readable(ctx context.Context, group, user int64) (spans []chat.SeqSpan, pending bool, err error)
 	chat.MessageStore
 }
 
@@ -34,6 +37,7 @@ type Store interface {
 type Recents interface {
 	Page(ctx context.Context, conversation string, after, before uint64, limit int, forward bool) (presence.Page, error)
 	Heads(ctx context.Context, user int64) (map[string]uint64, error)
+	Newest(ctx context.Context, conversations []string) (map[string]uint64, error)
 }
 
 // Log is what is read of the log.
@@ -96,11 +100,13 @@ func (r *Reader) seq(offset int64) uint64 { return eventlog.Seq(r.opts.Topic.Epo
 // covers_before is given as a number, also when there is no upper bound in the request: everything below it is complete, and what
 // comes after was either not routed when the recents were read, and so is delivered, or is fetched by asking on from there.
 func (r *Reader) History(ctx context.Context, user int64, req *pb.HistoryRequest) (*pb.HistoryResponse, error) {
+	ctx, cancel := r.opts.Clock.WithTimeout(ctx, r.opts.Patience)
+	defer cancel()
+	if c, err := wire.ParseConversation(req.GetConversation()); err == nil && c.Kind == 'g' {
+		return r.groupPage(ctx, user, c.A, newQuery(req))
+	}
 	if err := chat.MayRead(user, req.GetConversation()); err != nil {
 		return nil, err
 	}
-	q := newQuery(req)
-	ctx, cancel := r.opts.Clock.WithTimeout(ctx, r.opts.Patience)
-	defer cancel()
-	return r.page(ctx, q)
+	return r.page(ctx, newQuery(req))
 }

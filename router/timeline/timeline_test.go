@@ -474,6 +474,8 @@ func (l lowPart) Page(context.Context, string, uint64, uint64, int, bool) (prese
 
 func (l lowPart) Heads(context.Context, int64) (map[string]uint64, error) { return nil, nil }
 
+func (l lowPart) Newest(context.Context, []string) (map[string]uint64, error) { return nil, nil }
+
 func TestHistory_RecentsThatAreNotWholeAreNotBelieved(t *testing.T) {
 	w := newWorld(t, 100)
 	var p presence.Page
