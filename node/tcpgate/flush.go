@@ -114,8 +114,10 @@ func (l *loop) retry(now int64) {
 		return
 	}
 	kept, next := l.blocked[:0], int64(math.MaxInt64)
-	for _, c := range l.blocked {
-		if c.fd >= 0 && c.blocked && now >= c.retryAt {
+	late := false
+	for i, c := range l.blocked {
+		late = late || i%turnPiece == turnPiece-1 && l.late(now)
+		if c.fd >= 0 && c.blocked && now >= c.retryAt && !late {
 			if c.ending {
 				l.end(c, now)
 			} else {

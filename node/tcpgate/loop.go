@@ -20,6 +20,11 @@ const (
 	// mailRounds bounds how often a turn looks into the mailbox: then reads get
 	// their turn.
 	mailRounds = 4
+	// turnMost is how long a turn goes on with the mailbox: then the rest waits for the next, and what has come in between goes
+	// first. A message for all members of a large group is thousands of writes.
+	turnMost = int64(2 * time.Millisecond)
+	// turnPiece is how many connections are served between two looks at the clock.
+	turnPiece = 32
 	// stopGrace is how old a Serve must be before its loop may end, so that it
 	// surely waits for that end, on a busy machine too.
 	stopGrace = 100 * time.Millisecond
@@ -56,6 +61,8 @@ type loop struct {
 	wheel     wheel
 	blocked   []*Conn
 	retryAt   int64
+	due       []*Conn // taken from the mailbox and not served yet
+	dueAll    []*Conn // the array that due is the end of
 	spareMail []*Conn
 	pieces    [maxPieces][]byte
 	timer     *time.Timer
@@ -135,23 +142,21 @@ func (l *loop) leave(now int64) evio.Action {
 	l.retry(now)
 	more, stopping := false, false
 	for round := 0; ; round++ {
+		late := round > 0 && l.late(now)
 		l.mu.Lock()
 		closeAll := l.closeAll && !l.closeSent
-		if !closeAll && (len(l.mail) == 0 || round == mailRounds) {
-			more = len(l.mail) > 0
+		if waiting := len(l.due) + len(l.mail); !closeAll && (waiting == 0 || round == mailRounds || late) {
+			more = waiting > 0
 			stopping = l.stopNow || (l.closeAll && l.conns == 0)
 			l.busy = false
 			l.mu.Unlock()
 			break
 		}
-		mail := l.mail
-		l.mail = l.spareMail[:0]
-		l.mu.Unlock()
-		for i, c := range mail {
-			mail[i] = nil
-			l.service(c, now)
+		if len(l.due) == 0 {
+			l.due, l.dueAll, l.mail, l.spareMail = l.mail, l.mail, l.spareMail[:0], nil
 		}
-		l.spareMail = mail
+		l.mu.Unlock()
+		l.serveDue(now)
 		if closeAll {
 			l.closeSent = true
 			final := l.gate.final(CloseShutdown)
@@ -161,12 +166,30 @@ func (l *loop) leave(now int64) evio.Action {
 	if more {
 		l.wake()
 	}
+	began := now
 	now = l.gate.clock()
+	l.gate.metrics.turned(now - began)
 	if stopping && now-l.servedAt >= int64(stopGrace) {
 		return evio.Shutdown
 	}
 	l.arm(now, stopping)
 	return evio.None
+}
+
+// late tells that a turn which began at now has lasted long enough.
+func (l *loop) late(now int64) bool { return l.gate.clock()-now >= turnMost }
+
+// serveDue serves what was taken from the mailbox, at least some of it, and the rest unless it is late.
+func (l *loop) serveDue(now int64) {
+	for i, c := range l.due {
+		if i > 0 && i%turnPiece == 0 && l.late(now) {
+			l.due = l.due[i:]
+			return
+		}
+		l.due[i] = nil
+		l.service(c, now)
+	}
+	l.spareMail, l.due, l.dueAll = l.dueAll, nil, nil
 }
 
 // leaveOpen is leave where evio would not obey Shutdown at once: the loop is

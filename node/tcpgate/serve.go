@@ -124,7 +124,7 @@ func (l *loop) serve(ready func(error)) (came bool, err error) {
 			l.log.Warn("control connection", zap.Error(cerr))
 		}
 	}
-	l.blocked = nil
+	l.blocked, l.due, l.dueAll = nil, nil, nil
 	l.timerAt = 0
 	if err == nil && l.serveErr != nil {
 		err = l.serveErr
