@@ -20,7 +20,7 @@ type metrics struct {
 	restarts  prometheus.Counter
 	longTurns prometheus.Counter
 
-	longest atomic.Int64 // turn in nanoseconds
+	longest atomic.Int64 // turn in nanoseconds, since the last look
 }
 
 // longTurn is a turn during which other connections of the loop wait noticeably.
@@ -70,8 +70,8 @@ func newMetrics(reg prometheus.Registerer, connections func() float64) (*metrics
 	for _, c := range []prometheus.Collector{
 		m.refused, m.closed, m.dropped, m.framesIn, m.bytesIn, m.framesOut, m.bytesOut, m.blocked, m.restarts, m.longTurns,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Namespace: "future_gate", Name: "longest_turn_seconds", Help: "The longest turn of an event loop so far.",
-		}, func() float64 { return time.Duration(m.longest.Load()).Seconds() }),
+			Namespace: "future_gate", Name: "longest_turn_seconds", Help: "The longest turn of an event loop since this was last asked for.",
+		}, func() float64 { return time.Duration(m.longest.Swap(0)).Seconds() }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "future_gate", Name: "connections", Help: "Open connections."}, connections),
 	} {
 		if err := reg.Register(c); err != nil {
