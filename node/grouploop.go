@@ -120,7 +120,7 @@ func (l *groupLoop) carryOut(e groups.Effect) {
 	case groups.LoadGroups:
 		l.read(func(ctx context.Context) groups.Event {
 			of, err := n.opts.Service.GroupsOf(ctx, e.User)
-			return groups.GroupsLoaded{User: e.User, Groups: of, Err: l.warn("a user's groups were not read", err)}
+			return groups.GroupsLoaded{ID: e.ID, User: e.User, Groups: of, Err: l.warn("a user's groups were not read", err)}
 		})
 	case groups.LoadMembers:
 		l.read(func(ctx context.Context) groups.Event {

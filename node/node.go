@@ -302,6 +302,7 @@ func (n *Node) Compare(connections []uint64) {
 	for _, id := range connections {
 		if c := n.client(id); c != nil {
 			n.metrics.compares.Inc()
+			n.groups.post(groups.Doubted{User: c.account().Account.ID})
 			c.post(session.Compare{})
 		}
 	}
@@ -309,6 +310,7 @@ func (n *Node) Compare(connections []uint64) {
 
 // CompareAll tells all connections.
 func (n *Node) CompareAll() {
+	n.groups.post(groups.Doubted{})
 	for _, c := range n.all() {
 		n.metrics.compares.Inc()
 		c.post(session.Compare{})

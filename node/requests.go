@@ -11,6 +11,7 @@ import (
 
 	"github.com/futurechat/future/clientsdk/wire"
 	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
+	"github.com/futurechat/future/node/groups"
 	"github.com/futurechat/future/node/session"
 	"github.com/futurechat/future/router/chat"
 	"github.com/futurechat/future/router/eventlog"
@@ -162,6 +163,7 @@ func (n *Node) answer(ctx context.Context, c *Client, r session.Run) (session.Ev
 		}
 		return body(&pb.Envelope{Body: &pb.Envelope_HistoryPage{HistoryPage: page}}), nil
 	case *pb.Envelope_Sync:
+		n.groups.post(groups.Synced{User: who.Account.ID})
 		heads, err := n.opts.Timeline.Heads(ctx, who.Account.ID)
 		if err != nil {
 			return nil, err

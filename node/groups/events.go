@@ -22,6 +22,7 @@ type (
 	Ended[C comparable] struct{ Connection C }
 	// GroupsLoaded answers LoadGroups.
 	GroupsLoaded struct {
+		ID     uint64
 		User   int64
 		Groups []int64
 		Err    error
@@ -49,6 +50,11 @@ type (
 	}
 	// Missed: messages of a group were dropped before they came here.
 	Missed struct{ Group int64 }
+	// Doubted: a notice of somebody's joining may have been lost on its way, for one user or, if 0, for all: his groups are read again
+	// with the next Synced.
+	Doubted struct{ User int64 }
+	// Synced: a user's client is comparing heads.
+	Synced struct{ User int64 }
 	// Renewed: the node has a new lease, and may have been told of no Fence without one.
 	Renewed struct{}
 	// Fence: what is known of a group below this version must not be used any more.
@@ -66,6 +72,8 @@ func (MembersLoaded) event() {}
 func (Registered) event()    {}
 func (Message[C]) event()    {}
 func (Missed) event()        {}
+func (Doubted) event()       {}
+func (Synced) event()        {}
 func (Renewed) event()       {}
 func (Fence) event()         {}
 
@@ -73,8 +81,11 @@ func (Fence) event()         {}
 type Effect interface{ effect() }
 
 type (
-	// LoadGroups reads the groups that a user is a member of. One is under way per user.
-	LoadGroups struct{ User int64 }
+	// LoadGroups reads the groups that a user is a member of.
+	LoadGroups struct {
+		ID   uint64
+		User int64
+	}
 	// LoadMembers reads which of users are members of a group. What was committed before is to be seen.
 	LoadMembers struct {
 		ID    uint64

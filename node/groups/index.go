@@ -2,6 +2,7 @@ package groups
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -19,6 +20,8 @@ type Options struct {
 	SweepAfter time.Duration
 	// HeldMessages bounds the messages of one group that wait, HeldBytes those of all. Defaults 512, 16 MiB.
 	HeldMessages, HeldBytes int
+	// TrustFor is how long a user's groups are not read again while he compares heads, if there is no doubt. Default 60 s.
+	TrustFor time.Duration
 	// CompareBatch connections are told to compare every CompareEvery, so that not all read at once. Default 200 every 100 ms.
 	CompareBatch int
 	CompareEvery time.Duration
@@ -30,6 +33,7 @@ func (o Options) withDefaults() Options {
 	o.SweepAfter = cmp.Or(o.SweepAfter, time.Minute)
 	o.HeldMessages = cmp.Or(o.HeldMessages, 512)
 	o.HeldBytes = cmp.Or(o.HeldBytes, 16<<20)
+	o.TrustFor = cmp.Or(o.TrustFor, time.Minute)
 	o.CompareBatch = cmp.Or(o.CompareBatch, 200)
 	o.CompareEvery = cmp.Or(o.CompareEvery, 100*time.Millisecond)
 	return o
@@ -75,7 +79,11 @@ type user[C comparable] struct {
 	id          int64
 	connections []*connection[C] // never none
 	loaded      bool             // its groups are known
-	more        []int64          // joined while they were being read
+	loading     uint64           // the read of them under way, 0: none
+	asked       time.Time        // when they were last
+	doubted     bool
+	again       bool    // once they were read
+	more        []int64 // joined while they were being read
 	groups      []*group[C]
 	unsettled   int // of groups, those not known to be registered with this user's span read
 	gone        bool
@@ -170,6 +178,10 @@ func (x *Index[C]) Step(now time.Time, e Event) []Effect {
 		if g := x.groups[e.Group]; g != nil {
 			g.wants = max(g.wants, e.Version)
 		}
+	case Doubted:
+		x.doubt(e.User)
+	case Synced:
+		x.synced(x.users[e.User])
 	case Renewed:
 		x.life++
 		for _, g := range x.groups {
@@ -237,7 +249,7 @@ func (x *Index[C]) entered(e Entered[C]) {
 	if u == nil {
 		u = &user[C]{id: e.User}
 		x.users[e.User] = u
-		x.emit(LoadGroups{u.id})
+		x.loadGroups(u)
 	}
 	c := &connection[C]{id: e.Connection, user: u, entered: x.now, ready: e.Late, behind: e.Late}
 	x.connections[c.id] = c
@@ -249,6 +261,36 @@ func (x *Index[C]) entered(e Entered[C]) {
 		x.waiting = append(x.waiting, c)
 	}
 	x.settle(u)
+}
+
+func (x *Index[C]) loadGroups(u *user[C]) {
+	x.lastID++
+	u.loading, u.doubted, u.asked = x.lastID, false, x.now
+	x.emit(LoadGroups{ID: u.loading, User: u.id})
+}
+
+// synced reads a user's groups again, if that is due.
+func (x *Index[C]) synced(u *user[C]) {
+	switch {
+	case u == nil || !u.doubted && x.now.Before(u.asked.Add(x.o.TrustFor)):
+	case u.loading != 0:
+		u.again = true
+	default:
+		x.loadGroups(u)
+	}
+}
+
+// doubt has groups read again when those whose they are compare heads, which they are told to.
+func (x *Index[C]) doubt(id int64) {
+	if id != 0 {
+		if u := x.users[id]; u != nil {
+			u.doubted = true
+		}
+		return
+	}
+	for _, u := range x.users { // nothing comes of the order
+		u.doubted = true
+	}
 }
 
 // settle lets a user's connections go on once all of his groups are there.
@@ -330,21 +372,30 @@ func (x *Index[C]) sweep() {
 func (x *Index[C]) groupsLoaded(e GroupsLoaded) {
 	u := x.users[e.User]
 	switch {
-	case u == nil || u.loaded:
+	case u == nil || u.loading != e.ID: // of a life of the user here that has ended
 		return
 	case e.Err != nil:
 		x.retries = append(x.retries, retry[C]{at: x.now.Add(x.o.RetryAfter), user: u})
 		return
 	}
-	u.loaded = true
+	first := !u.loaded
+	u.loading, u.loaded = 0, true
 	for _, id := range e.Groups {
-		x.join(u, id)
+		if first {
+			x.join(u, id)
+		} else {
+			x.joined(id, u.id)
+		}
 	}
 	for _, id := range u.more {
 		x.joined(id, u.id)
 	}
 	u.more = nil
 	x.settle(u)
+	if u.again {
+		u.again = false
+		x.loadGroups(u)
+	}
 }
 
 // join makes a user a member of a group here: the node is registered first, then his span is read.
@@ -404,6 +455,13 @@ func (g *group[C]) outdated() bool {
 }
 
 func (x *Index[C]) registered(e Registered) {
+	if e.Group == presence.AllNodes {
+		x.doubt(0)
+		for _, c := range x.inOrder() { // until now what was for all nodes was not for this one
+			x.compare(c)
+		}
+		return
+	}
 	g := x.groups[e.Group]
 	if g == nil {
 		return
@@ -472,7 +530,7 @@ func (x *Index[C]) know(g *group[C], asked uint64, found []chat.Membership) {
 func (x *Index[C]) again(r retry[C]) {
 	switch {
 	case r.user != nil && !r.user.gone:
-		x.emit(LoadGroups{r.user.id})
+		x.loadGroups(r.user)
 	case r.group != nil && !r.group.dropped:
 		r.group.retryAt = time.Time{}
 		x.load(r.group)
@@ -483,11 +541,7 @@ func (x *Index[C]) again(r retry[C]) {
 
 // probe finds out who of all people here is a member of a group.
 func (x *Index[C]) probe(id int64) {
-	var users []int64
-	for u := range x.users { // sorted
-		users = append(users, u)
-	}
-	if slices.Sort(users); len(users) > 0 {
+	if users := slices.Sorted(maps.Keys(x.users)); len(users) > 0 {
 		x.ask(load[C]{probe: id, users: users}, id)
 	}
 }
@@ -527,6 +581,14 @@ func (x *Index[C]) joined(id, userID int64) {
 }
 
 // ---- comparing
+
+// inOrder gives all connections in the order of their users' ids.
+func (x *Index[C]) inOrder() (all []*connection[C]) {
+	for _, id := range slices.Sorted(maps.Keys(x.users)) {
+		all = append(all, x.users[id].connections...)
+	}
+	return all
+}
 
 func (x *Index[C]) compareUser(m *member[C]) {
 	if m.gone {

@@ -127,8 +127,8 @@ func (x *Index[C]) learn(e Message[C]) {
 func (x *Index[C]) hold(g *group[C], e Message[C]) {
 	size := len(e.Frame)
 	if len(g.held) >= x.o.HeldMessages || x.heldBytes+size > x.o.HeldBytes {
-		x.deliver(e.Frame, e.To)
 		x.lose(g)
+		x.deliver(e.Frame, e.To)
 		x.learn(e)
 		return
 	}
