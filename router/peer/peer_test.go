@@ -211,6 +211,7 @@ func full() Forward {
 		Messages: []Message{
 			{Seq: 1 << 48, Body: []byte("body"), Recipients: []Recipient{{User: 1, Connection: 2}, {User: -3, Connection: 1<<64 - 1}}},
 			{Seq: 2, Body: []byte{}, Recipients: nil},
+			{Seq: 3, Body: []byte("g"), Recipients: []Recipient{{User: 1, Connection: 2}}, Group: 1 << 40, Version: 1<<64 - 1},
 		},
 		Rejections: []Rejection{{Seq: 3, Recipients: []Recipient{{User: 4, Connection: 5}}, Rejected: &pb.Rejected{ClientMsgId: "id"}}},
 	}
