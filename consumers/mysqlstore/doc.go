@@ -17,6 +17,9 @@
 //   - outbox: what was decided in a transaction and must still reach the log.
 //   - accounts, sessions, pairs: who people are, where they are logged in, and how two of them stand to each other; a pair that
 //     once met keeps its row, for its version.
+//   - chat_groups, group_members: groups, and who is in them, as spans of the group's versions; left_version 0 is no end.
+//   - group_changes: where the notice of each version stands, written by WriteBatch. With the spans it gives what a member may read,
+//     and where his counting begins; a group's cursors are made when somebody reads.
 //   - log_state, router_epochs: which log the offsets above are of, and the number of each partition's newest router.
 //   - dead_records: records that are no message for the store, as they came.
 //
