@@ -25,7 +25,7 @@ func TestSend_AnswerComesBack(t *testing.T) {
 	if o.err != nil || fmt.Sprint(o.answer) != fmt.Sprint(want) {
 		t.Fatalf("got %+v, %v", o.answer, o.err)
 	}
-	if f := n.got()[0]; f.Incarnation != "boot-1" || len(f.Messages) != 2 || string(f.Messages[0].Body) != "body" {
+	if f := n.got()[0]; f.Incarnation != "boot-1" || len(f.Messages) != 3 || string(f.Messages[0].Body) != "body" {
 		t.Fatalf("node got %+v", f)
 	}
 }
