@@ -112,6 +112,7 @@ func (l *groupLoop) step(e groups.Event) {
 	for _, effect := range l.index.Step(time.Now(), e) {
 		l.carryOut(effect)
 	}
+	l.node.metrics.countGroups(l.index.TakeStats())
 }
 
 func (l *groupLoop) carryOut(e groups.Effect) {

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
+	"github.com/futurechat/future/node/groups"
 )
 
 type metrics struct {
@@ -20,6 +21,20 @@ type metrics struct {
 	forwards  *prometheus.CounterVec
 	appends   prometheus.Histogram
 	looks     *prometheus.CounterVec
+
+	groupMessages *prometheus.CounterVec
+	groupReads    prometheus.Counter
+}
+
+// countGroups adds what an index counted.
+func (m *metrics) countGroups(s groups.Stats) {
+	if s == (groups.Stats{}) {
+		return
+	}
+	m.groupMessages.WithLabelValues("at_once").Add(float64(s.Messages - s.Held))
+	m.groupMessages.WithLabelValues("held").Add(float64(s.Held))
+	m.groupMessages.WithLabelValues("dropped").Add(float64(s.Dropped))
+	m.groupReads.Add(float64(s.Reads))
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -57,12 +72,19 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name: "future_node_looks_total", Help: "Messages in the log whose sender's right was looked at again, as the node had no lease throughout: allowed, ended, unknown.",
 		}, []string{"result"}),
 	}
+	m.groupMessages = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "future_node_group_messages_total",
+		Help: "Groups' messages: handed out at once, or once the group's members were read again; or dropped for too many waited: members compare heads.",
+	}, []string{"result"})
+	m.groupReads = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "future_node_group_reads_total", Help: "Reads of who of the people here is a member of a group.",
+	})
 	if r == nil {
 		return m, nil
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.sessions, m.requests, m.refused, m.closed, m.delivered, m.leftOut, m.compares, m.forwards, m.appends, m.looks,
+		m.sessions, m.requests, m.refused, m.closed, m.delivered, m.leftOut, m.compares, m.forwards, m.appends, m.groupMessages, m.groupReads, m.looks,
 	} {
 		errs = append(errs, r.Register(c))
 	}

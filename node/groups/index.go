@@ -59,8 +59,24 @@ type Index[C comparable] struct {
 	compares []*connection[C]
 	compared time.Time // when some were told last
 
+	stats   Stats
 	now     time.Time // of the current Step
 	effects []Effect
+}
+
+// Stats is what an Index counted since it was last asked.
+type Stats struct {
+	Messages int // of groups, handed out
+	Held     int // of those, after a wait for a read of the group's members
+	Dropped  int // not handed out, for too many waited: the members compare heads
+	Reads    int // of a group's members
+}
+
+// TakeStats gives what was counted since the last call.
+func (x *Index[C]) TakeStats() Stats {
+	s := x.stats
+	x.stats = Stats{}
+	return s
 }
 
 // connection is one of a user's.
@@ -171,6 +187,7 @@ func (x *Index[C]) Step(now time.Time, e Event) []Effect {
 	case Message[C]:
 		x.message(e)
 	case Missed:
+		x.stats.Dropped++
 		if g := x.groups[e.Group]; g != nil {
 			x.lose(g)
 		}
@@ -443,6 +460,7 @@ func (x *Index[C]) load(g *group[C]) {
 
 func (x *Index[C]) ask(l load[C], id int64) uint64 {
 	x.lastID++
+	x.stats.Reads++
 	l.life = x.life
 	x.loads[x.lastID] = l
 	x.emit(LoadMembers{ID: x.lastID, Group: id, Users: l.users})

@@ -16,6 +16,7 @@ func (x *Index[C]) message(e Message[C]) {
 		x.learn(e)
 	case g.lossy:
 		// Whoever is a member compares; who is addressed as a person is not known to be one.
+		x.stats.Dropped++
 		x.deliver(e.Frame, e.To)
 		x.learn(e)
 	case len(g.held) > 0 || !x.current(g, e):
@@ -51,6 +52,7 @@ func (x *Index[C]) apply(g *group[C], n *pb.GroupNotice) {
 
 // handOut delivers a message to whom it is for.
 func (x *Index[C]) handOut(g *group[C], e Message[C]) {
+	x.stats.Messages++
 	g.refresh()
 	to := g.to
 	if e.Version < g.newest {
@@ -128,6 +130,7 @@ func (x *Index[C]) hold(g *group[C], e Message[C]) {
 	size := len(e.Frame)
 	if len(g.held) >= x.o.HeldMessages || x.heldBytes+size > x.o.HeldBytes {
 		x.lose(g)
+		x.stats.Dropped++
 		x.deliver(e.Frame, e.To)
 		x.learn(e)
 		return
@@ -140,6 +143,7 @@ func (x *Index[C]) hold(g *group[C], e Message[C]) {
 
 // lose gives up what waits: all members here compare once it is known who they are.
 func (x *Index[C]) lose(g *group[C]) {
+	x.stats.Dropped += len(g.held)
 	for _, e := range g.held {
 		x.deliver(e.Frame, e.To)
 		x.learn(e)
@@ -170,6 +174,7 @@ func (x *Index[C]) release(g *group[C]) {
 		g.held = g.held[1:]
 		g.heldBytes -= len(e.Frame)
 		x.heldBytes -= len(e.Frame)
+		x.stats.Held++
 		x.handOut(g, e)
 	}
 	if len(g.held) == 0 {

@@ -152,6 +152,7 @@ func TestR16_Group_EveryMessageOnceInOrder_WhateverGoes(t *testing.T) {
 	k.say(senders, 1, n, func() {})
 	all += n * len(senders)
 	k.same(all, k.members)
+	k.mostlyLive()
 
 	t.Log("a member is taken out meanwhile")
 	gone := k.members[150]
@@ -218,6 +219,24 @@ func (k *club) onlyUpTo(gone *person) {
 	}
 	if _, err := gone.Send(ctxFor(k.t), k.conversation, "let me in"); !errors.Is(err, future.ErrNotFound) {
 		k.t.Errorf("who was taken out writes: %v", err)
+	}
+}
+
+// mostlyLive holds that messages came as deliveries, and were not fetched, but for a few of the first.
+func (k *club) mostlyLive() {
+	k.t.Helper()
+	fetched, all := 0, 0
+	for _, p := range k.members {
+		for _, m := range p.messages(k.conversation) {
+			all++
+			if m.Missed {
+				fetched++
+			}
+		}
+	}
+	k.t.Logf("%d of %d messages were fetched", fetched, all)
+	if fetched > all/10 {
+		k.t.Errorf("%d of %d messages were not delivered but fetched", fetched, all)
 	}
 }
 
