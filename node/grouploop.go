@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"sync"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -83,21 +82,15 @@ func (l *groupLoop) take() []groups.Event {
 
 // run runs events until the node stops.
 func (l *groupLoop) run() {
-	l.step(groups.Tick{})
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		var due <-chan time.Time
-		if at, ok := l.index.Next(); ok {
-			timer.Reset(time.Until(at))
-			due = timer.C
-		}
-		select {
-		case <-l.wake:
-		case <-due:
-			l.step(groups.Tick{})
-		case <-l.node.ctx.Done():
+	clock, ctx := l.node.opts.Clock, l.node.ctx
+	for l.step(groups.Tick{}); ; {
+		next, _ := l.index.Next()
+		clock.Wait(ctx, next, l.wake)
+		if ctx.Err() != nil {
 			return
+		}
+		if !next.IsZero() && !clock.Now().Before(next) {
+			l.step(groups.Tick{})
 		}
 		for _, e := range l.take() {
 			l.step(e)
@@ -109,7 +102,7 @@ func (l *groupLoop) step(e groups.Event) {
 	if in, ok := e.(groups.Entered[*Client]); ok && l.node.client(in.Connection.conn.ID()) != in.Connection {
 		return // gone already, and its end perhaps told before
 	}
-	for _, effect := range l.index.Step(time.Now(), e) {
+	for _, effect := range l.index.Step(l.node.opts.Clock.Now(), e) {
 		l.carryOut(effect)
 	}
 	l.node.metrics.countGroups(l.index.TakeStats())
@@ -159,6 +152,10 @@ func (l *groupLoop) warn(what string, err error) error {
 
 // read has a read done by one of the readers. What waits is bounded by the people and groups here.
 func (l *groupLoop) read(f func(ctx context.Context) groups.Event) {
+	if execute := l.node.opts.Execute; execute != nil {
+		execute(func() { l.do(f) })
+		return
+	}
 	l.mu.Lock()
 	l.toRead = append(l.toRead, f)
 	l.mu.Unlock()
@@ -174,11 +171,15 @@ func (l *groupLoop) reader() {
 			return
 		}
 		for f := l.nextRead(); f != nil; f = l.nextRead() {
-			ctx, cancel := context.WithTimeout(l.node.ctx, requestTimeout)
-			l.post(f(ctx))
-			cancel()
+			l.do(f)
 		}
 	}
+}
+
+func (l *groupLoop) do(f func(ctx context.Context) groups.Event) {
+	ctx, cancel := l.node.opts.Clock.WithTimeout(l.node.ctx, requestTimeout)
+	defer cancel()
+	l.post(f(ctx))
 }
 
 func (l *groupLoop) nextRead() func(ctx context.Context) groups.Event {

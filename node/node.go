@@ -221,6 +221,7 @@ func (n *Node) relieved() {
 func (n *Node) Start(p Presence) {
 	n.presence = p
 	if n.opts.Execute != nil {
+		n.opts.Execute(n.groups.run)
 		return
 	}
 	for range n.opts.Workers {

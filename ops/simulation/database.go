@@ -62,6 +62,10 @@ func (d dbPort) Pair(ctx context.Context, a, b int64) (chat.Pair, error) {
 	return call(ctx, d.p, &d.d.service, "Pair", func() (chat.Pair, error) { return d.Store.Pair(at, a, b) })
 }
 
+func (d dbPort) GroupsOf(ctx context.Context, user int64) ([]int64, error) {
+	return call(ctx, d.p, &d.d.service, "GroupsOf", func() ([]int64, error) { return d.Store.GroupsOf(at, user) })
+}
+
 func (d dbPort) CountPairs(ctx context.Context, user int64) (int, error) {
 	return call(ctx, d.p, &d.d.service, "CountPairs", func() (int, error) { return d.Store.CountPairs(at, user) })
 }

@@ -46,6 +46,19 @@ func (r redisPort) Locate(ctx context.Context, users []int64) ([][]presence.Plac
 	return call(ctx, r.p, &r.r.service, "Locate", func() ([][]presence.Place, error) { return r.r.memory.Locate(at, users) })
 }
 
+func (r redisPort) LocateGroups(ctx context.Context, users, groups []int64) (places, nodes [][]presence.Place, err error) {
+	type located struct{ places, nodes [][]presence.Place }
+	l, err := call(ctx, r.p, &r.r.service, "Locate", func() (l located, err error) {
+		l.places, l.nodes, err = r.r.memory.LocateGroups(at, users, groups)
+		return l, err
+	})
+	return l.places, l.nodes, err
+}
+
+func (r redisPort) Newest(ctx context.Context, conversations []string) (map[string]uint64, error) {
+	return call(ctx, r.p, &r.r.service, "Newest", func() (map[string]uint64, error) { return r.r.memory.Newest(at, conversations) })
+}
+
 func (r redisPort) Epoch(ctx context.Context) (string, error) {
 	return call(ctx, r.p, &r.r.service, "Epoch", func() (string, error) { return r.r.memory.Epoch(at) })
 }

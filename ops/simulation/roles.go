@@ -158,11 +158,12 @@ func (w *world) startNode(s *slot, p *proc, self *cluster.Member) error {
 	incarnations := w.stream("incarnations")
 	present := presence.NewNode(presence.NodeOptions{
 		Store: redis, PeerAddr: n.addr, Logger: w.logger(p), Clock: p,
-		Keeper:     presence.KeeperOptions{NewIncarnation: func() string { return fmt.Sprintf("%s %x", p.name, incarnations.Uint64()) }},
-		Registered: func(c uint64, degraded bool) { w.registered(degraded); n.node.Registered(c, degraded) },
-		Compare:    func(c []uint64) { w.count("sessions that presence has compare"); n.node.Compare(c) },
-		Suspend:    func() { w.count("incarnations given up"); w.tracef("%s suspends", p.name); n.node.Suspend() },
-		Resume:     func(i string) { w.tracef("%s lives as %s", p.name, i); n.node.Resume(i) },
+		Keeper:          presence.KeeperOptions{NewIncarnation: func() string { return fmt.Sprintf("%s %x", p.name, incarnations.Uint64()) }},
+		Registered:      func(c uint64, degraded bool) { w.registered(degraded); n.node.Registered(c, degraded) },
+		GroupRegistered: n.node.GroupRegistered,
+		Compare:         func(c []uint64) { w.count("sessions that presence has compare"); n.node.Compare(c) },
+		Suspend:         func() { w.count("incarnations given up"); w.tracef("%s suspends", p.name); n.node.Suspend() },
+		Resume:          func(i string) { w.tracef("%s lives as %s", p.name, i); n.node.Resume(i) },
 	})
 	n.node.Start(present)
 	p.spawn(func() { _ = present.Run(p.ctx) })
