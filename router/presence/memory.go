@@ -142,7 +142,7 @@ func (m *Memory) FailOver(lost ...int64) {
 	m.epoch = ""
 	m.recents = make(map[string]*memRecents)
 	for _, user := range lost {
-		delete(m.places, user)
+		delete(m.places, holder{user: user})
 		delete(m.heads, user)
 	}
 }
