@@ -77,7 +77,9 @@ func (w *world) auditHeads() {
 		})
 	}
 	w.settle()
-	w.run(w.now + 10*time.Second)
+	for until := w.now + 10*time.Second; left > 0 && w.now < until && w.broken == nil; {
+		w.run(w.now + 10*time.Millisecond)
+	}
 	if left > 0 && w.broken == nil {
 		w.violate("unread", "heads are not answered")
 	}
