@@ -3,8 +3,11 @@ package simulation
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
+	"github.com/futurechat/future/router/eventlog"
 	"github.com/futurechat/future/router/presence"
 )
 
@@ -143,6 +146,7 @@ func (r redisPort) Append(ctx context.Context, messages []presence.Recent, keepA
 		prevs, epoch, err := r.r.memory.Append(at, messages, keepAbove)
 		if err == nil {
 			r.p.w.truth.appended(messages, prevs)
+			r.p.w.tracef("%s appends to the recents of %s: %s", r.p.name, epoch, recentNames(messages))
 		}
 		return appended{prevs, epoch}, err
 	})
@@ -161,4 +165,14 @@ func (r redisPort) Page(ctx context.Context, conversation string, after, before 
 
 func (r redisPort) Heads(ctx context.Context, user int64) (map[string]uint64, error) {
 	return call(ctx, r.p, &r.r.service, "Heads", func() (map[string]uint64, error) { return r.r.memory.Heads(at, user) })
+}
+
+// recentNames says which messages these are, for traces.
+func recentNames(messages []presence.Recent) string {
+	var b strings.Builder
+	for _, m := range messages {
+		_, offset := eventlog.SplitSeq(m.Seq)
+		fmt.Fprintf(&b, " %s@%d", m.Conversation, offset)
+	}
+	return b.String()
 }

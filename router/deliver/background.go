@@ -89,7 +89,8 @@ type committer struct {
 
 	mu      sync.Mutex
 	pending map[*worker]int64
-	urgent  bool // one of them cannot wait for others
+	urgent  bool          // one of them cannot wait for others
+	under   chan struct{} // closed when the commit that is under way is answered; nil: none is
 }
 
 const commitPause = 250 * time.Millisecond
@@ -115,6 +116,7 @@ func (c *committer) take() map[*worker]int64 {
 	defer c.mu.Unlock()
 	p := c.pending
 	c.pending, c.urgent = map[*worker]int64{}, false
+	c.under = make(chan struct{})
 	return p
 }
 
@@ -125,6 +127,28 @@ func (c *committer) run(ctx context.Context, log eventlog.Log) {
 			c.clock.Wait(ctx, until, c.wake)
 		}
 		c.commit(ctx, log, c.take())
+		c.answered()
+	}
+}
+
+func (c *committer) answered() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.under)
+	c.under = nil
+}
+
+// forget commits nothing more for a worker that has ended, and waits for what is under way: the next owner may put the offset down, and
+// it must stay there (see Config.Start).
+func (c *committer) forget(ctx context.Context, w *worker) {
+	c.mu.Lock()
+	delete(c.pending, w)
+	under := c.under
+	c.mu.Unlock()
+	if under != nil {
+		ctx, cancel := c.clock.WithTimeout(ctx, storeTimeout)
+		defer cancel()
+		c.clock.Wait(ctx, time.Time{}, under)
 	}
 }
 

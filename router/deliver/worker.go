@@ -102,6 +102,7 @@ func (w *worker) run(ctx context.Context) {
 	if ok {
 		w.deliver(ctx, c)
 		w.live.Store(false)
+		w.r.commits.forget(ctx, w)
 		w.r.metrics.owned.Dec()
 		w.r.metrics.suspects.Sub(float64(w.suspects))
 	}
