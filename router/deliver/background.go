@@ -159,6 +159,8 @@ func (c *committer) hurries() bool {
 }
 
 func (c *committer) commit(ctx context.Context, log eventlog.Log, pending map[*worker]int64) {
+	// The process may have been stopped since they asked: who is not surely the owner commits nothing. Its worker ends by itself.
+	maps.DeleteFunc(pending, func(w *worker, _ int64) bool { return !w.leased() })
 	if len(pending) == 0 {
 		return
 	}
