@@ -24,7 +24,8 @@
 // What it does not show. Between two waits a coroutine is not interrupted: races of memory are for the race detector. Encoding on peer
 // links, TLS, sockets and the gate are not in it, nor is the SDK's own loop, nor Kafka's protocol: how the log behaves is what
 // eventlog promises, and whether Kafka keeps that is for eventlogtest. One call of Redis or the database happens at one moment. The log
-// never loses what it has acknowledged, so nothing here halts. Bounds of memory are not reached, but for the frames that wait for a slow
+// never loses what it has acknowledged, so nothing here halts. Clients compare their heads every 35 s and not every 5 minutes, since one
+// hole is closed by nothing else (deliver.Inbox says which): a sweep tells how many differences only that found. Bounds of memory are not reached, but for the frames that wait for a slow
 // client. People do not end friendships.
 //
 // Start reading at Run.
