@@ -145,9 +145,11 @@ type member[C comparable] struct {
 type load[C comparable] struct {
 	group *group[C]
 	users []int64
-	all   bool  // users are all its members here
-	life  int   // as it began
-	probe int64 // not for a group that is known: who of the users is in it?
+	all   bool // users are all its members here
+	life  int  // as it began
+	// version is the group's, as known when it began.
+	version uint64
+	probe   int64 // not for a group that is known: who of the users is in it?
 }
 
 // retry is something to be done again.
@@ -455,7 +457,7 @@ func (x *Index[C]) load(g *group[C]) {
 	if len(users) == 0 {
 		return
 	}
-	g.loading = x.ask(load[C]{group: g, users: users, all: len(users) == len(g.members)}, g.id)
+	g.loading = x.ask(load[C]{group: g, users: users, all: len(users) == len(g.members), version: g.version}, g.id)
 }
 
 func (x *Index[C]) ask(l load[C], id int64) uint64 {
@@ -511,14 +513,17 @@ func (x *Index[C]) membersLoaded(e MembersLoaded) {
 	if g.dropped {
 		return
 	}
-	if e.Err == nil {
+	// A notice that was applied meanwhile may have ended a span that this read still has open: who is not settled is read anew.
+	overtaken := e.Err == nil && e.Version < g.version
+	if e.Err == nil && !overtaken {
 		if l.all && l.life == x.life {
-			g.version = max(g.version, e.Version)
+			g.version = e.Version
 		}
 		x.know(g, e.ID, e.Members)
 		x.release(g)
 	}
-	if e.Err != nil || l.all && l.life == x.life && g.outdated() { // it was read from a copy that is behind
+	behind := overtaken && e.Version < l.version || !overtaken && l.all && l.life == x.life && g.outdated()
+	if e.Err != nil || behind { // it was read from a copy that is behind
 		g.retryAt = x.now.Add(x.o.RetryAfter)
 		x.retries = append(x.retries, retry[C]{at: g.retryAt, group: g})
 		return
