@@ -151,10 +151,12 @@ func (n *Node) LogSeen(offsets map[int32]int64) {
 	}
 }
 
-// basis is what the node knows of itself now, for a check of the right to write to a conversation.
+// basis is what the node knows of itself now, for a check of the right to write to a conversation. The end comes before the life: a
+// closing below it was fenced before, and if this node holds its lease still, then also here. The other way round the node may be
+// stopped in between, be waited out, and take an end from behind the closing for what it remembers from before.
 func (n *Node) basis(conversation string) chat.Basis {
-	p := eventlog.PartitionOf(conversation, n.opts.Topic.Partitions)
-	return chat.Basis{Life: n.presence.Incarnation(), LogEnd: n.ends[p].Load()}
+	end := n.ends[eventlog.PartitionOf(conversation, n.opts.Topic.Partitions)].Load()
+	return chat.Basis{Life: n.presence.Incarnation(), LogEnd: end}
 }
 
 // Fence implements peer.Handler.

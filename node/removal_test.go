@@ -61,13 +61,15 @@ func (l *heldLog) answer(err error) {
 // lease is presence whose life a test changes.
 type lease struct {
 	instantPresence
-	mu   sync.Mutex
-	life string
+	mu     sync.Mutex
+	life   string
+	looked func() // after each look
 }
 
 func (l *lease) Incarnation() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer l.looked()
 	return l.life
 }
 
@@ -94,7 +96,7 @@ type removal struct {
 
 func newRemoval(t *testing.T, outbox Outbox) *removal {
 	t.Helper()
-	r := &removal{log: &heldLog{changed: make(chan struct{})}, lease: &lease{life: "life"}, id: 10}
+	r := &removal{log: &heldLog{changed: make(chan struct{})}, lease: &lease{life: "life", looked: func() {}}, id: 10}
 	r.store = chat.NewMemory(chat.MemoryOptions{Fault: func(op chat.Op) error {
 		if op == chat.OpPair && r.pair != nil {
 			wait := make(chan struct{})
@@ -291,6 +293,20 @@ func TestSend_RecordsSayWhatTheyWereCheckedAgainst(t *testing.T) {
 	r.node.LogSeen(map[int32]int64{partition: 45})
 	if got := r.node.basis(wire.Direct(r.users[0].ID, r.users[1].ID)).LogEnd; got != 52 {
 		t.Errorf("the bound fell to %d", got)
+	}
+}
+
+// What the log has behind the removal of a node that was stopped is no bound for what it looked up before.
+func TestSend_TheBoundIsOfBeforeTheLeaseWasSeen(t *testing.T) {
+	r := newRemoval(t, nobody{})
+	conversation := wire.Direct(r.users[0].ID, r.users[1].ID)
+	partition := eventlog.PartitionOf(conversation, 4)
+	r.node.LogSeen(map[int32]int64{partition: 40})
+	r.lease.mu.Lock()
+	r.lease.looked = func() { r.node.LogSeen(map[int32]int64{partition: 60}) } // stopped, waited out, and on again
+	r.lease.mu.Unlock()
+	if got := r.node.basis(conversation); got.LogEnd != 40 {
+		t.Errorf("the right that life %q knew of is checked from %d on", got.Life, got.LogEnd)
 	}
 }
 
