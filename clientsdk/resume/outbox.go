@@ -179,9 +179,12 @@ func (m *Machine) remove(l *lane, i int) *letter {
 	return x
 }
 
+// rejected gives a message up that the server has dropped. Not for a right that had ended: what was dropped is one copy, and the
+// message still gets an answer of its own, or is sent again; by then the right may have begun anew, and that copy is stored.
 func (m *Machine) rejected(e Rejected) {
 	l, i := m.find(e.Conversation, e.ID)
-	if l == nil || i < 0 {
+	ended := e.Err != nil && (e.Err.Code == pb.Code_CODE_NOT_FRIENDS || e.Err.Code == pb.Code_CODE_NOT_FOUND)
+	if l == nil || i < 0 || ended {
 		m.stats.Stale++
 		return
 	}

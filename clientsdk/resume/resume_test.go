@@ -232,6 +232,24 @@ func TestRetryInOrder_WithNothingEarlierAsksForANewConnection(t *testing.T) {
 	t.Fatal("it never asked")
 }
 
+// A copy was written late, behind the end of a friendship, and dropped; the friendship began anew, and the resend is stored.
+func TestRejected_ACopyBehindTheEndOfARight_TheAnswerDecides(t *testing.T) {
+	m, now := started()
+	m.Step(now, resume.Submit{Message: resume.Message{Conversation: "d:1:2", ID: "a", Payload: text("x")}})
+	out := m.Step(now, resume.Rejected{Conversation: "d:1:2", ID: "a", Err: &wire.Error{Code: pb.Code_CODE_NOT_FRIENDS}})
+	if n := count[resume.Failed](out); n != 0 {
+		t.Fatal("a message was given up that is stored")
+	}
+	if out = m.Step(now, resume.Answered{Conversation: "d:1:2", ID: "a", Seq: 9}); count[resume.Sent](out) != 1 {
+		t.Fatalf("its acknowledgement was not told: %v", out)
+	}
+	m.Step(now, resume.Submit{Message: resume.Message{Conversation: "d:1:2", ID: "b", Payload: text("x")}})
+	out = m.Step(now, resume.Rejected{Conversation: "d:1:2", ID: "b", Err: &wire.Error{Code: pb.Code_CODE_ID_REUSED}})
+	if count[resume.Failed](out) != 1 {
+		t.Fatal("another message has the id, and this one was not given up")
+	}
+}
+
 // FuzzHostile: whatever a server sends, nothing panics and what is held stays bounded.
 func FuzzHostile(f *testing.F) {
 	files, err := filepath.Glob("../wire/testdata/golden/*.frame")
