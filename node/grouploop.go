@@ -23,7 +23,7 @@ type groupLoop struct {
 	events   []groups.Event // bounded: messages by queuedMessages and queuedBytes, the rest by connections and groups
 	messages int
 	bytes    int
-	missed   map[int64]bool // groups with a Missed among events
+	missed   map[groups.Missed]bool // among events
 	toRead   []func(ctx context.Context) groups.Event
 
 	index *groups.Index[*Client] // owned by run
@@ -38,7 +38,7 @@ const (
 
 func newGroupLoop(n *Node) *groupLoop {
 	return &groupLoop{
-		node: n, wake: make(chan struct{}, 1), reads: make(chan struct{}, 1), missed: map[int64]bool{},
+		node: n, wake: make(chan struct{}, 1), reads: make(chan struct{}, 1), missed: map[groups.Missed]bool{},
 		index: groups.New[*Client](groups.Options{}),
 	}
 }
@@ -48,20 +48,31 @@ func (l *groupLoop) post(e groups.Event) {
 	l.mu.Lock()
 	if m, ok := e.(groups.Message[*Client]); ok {
 		if l.messages >= queuedMessages || l.bytes+len(m.Frame) > queuedBytes {
-			if l.missed[m.Group] {
-				l.mu.Unlock()
-				return
-			}
-			l.missed[m.Group] = true
-			e = groups.Missed{Group: m.Group}
-		} else {
-			l.messages++
-			l.bytes += len(m.Frame)
+			l.mu.Unlock()
+			l.miss(m)
+			return
 		}
+		l.messages++
+		l.bytes += len(m.Frame)
 	}
 	l.events = append(l.events, e)
 	l.mu.Unlock()
 	poke(l.wake)
+}
+
+// miss drops a message: the index finds out who lacks it. Those whom it was for as persons are told, members or not.
+func (l *groupLoop) miss(m groups.Message[*Client]) {
+	missed := groups.Missed{Group: m.Group, Notice: m.Notice != nil}
+	l.mu.Lock()
+	if !l.missed[missed] {
+		l.missed[missed] = true
+		l.events = append(l.events, missed)
+	}
+	l.mu.Unlock()
+	poke(l.wake)
+	for _, c := range m.To {
+		c.post(session.Compare{})
+	}
 }
 
 func poke(c chan struct{}) {

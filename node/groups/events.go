@@ -48,8 +48,11 @@ type (
 		Notice  *pb.GroupNotice
 		To      []C
 	}
-	// Missed: messages of a group were dropped before they came here.
-	Missed struct{ Group int64 }
+	// Missed: messages of a group were dropped before they came here. Notice: one of them was a notice, so somebody may have joined.
+	Missed struct {
+		Group  int64
+		Notice bool
+	}
 	// Doubted: a notice of somebody's joining may have been lost on its way, for one user or, if 0, for all: his groups are read again
 	// with the next Synced.
 	Doubted struct{ User int64 }

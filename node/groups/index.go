@@ -193,6 +193,9 @@ func (x *Index[C]) Step(now time.Time, e Event) []Effect {
 		if g := x.groups[e.Group]; g != nil {
 			x.lose(g)
 		}
+		if e.Notice {
+			x.probe(e.Group)
+		}
 	case Fence:
 		if g := x.groups[e.Group]; g != nil {
 			g.wants = max(g.wants, e.Version)

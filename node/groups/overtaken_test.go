@@ -21,6 +21,12 @@ type small struct {
 	got  []uint64                     // to whom the last message went
 }
 
+func newSmall(t *testing.T) *small {
+	return &small{
+		t: t, x: groups.New[uint64](groups.Options{}), now: time.Unix(1e9, 0), last: map[int64]groups.LoadMembers{}, of: map[int64]groups.LoadGroups{},
+	}
+}
+
 func (s *small) step(e groups.Event) {
 	s.t.Helper()
 	s.got = nil
@@ -50,9 +56,7 @@ func (s *small) spans(version uint64, members ...chat.Membership) {
 // A read of the spans of somebody who has just logged in is answered late: meanwhile he was taken out, and the notice, being of the
 // very next version, was applied without a read.
 func TestIndex_ANoticeOvertakesARead_WhoWasTakenOutGetsNothing(t *testing.T) {
-	s := &small{
-		t: t, x: groups.New[uint64](groups.Options{}), now: time.Unix(1e9, 0), last: map[int64]groups.LoadMembers{}, of: map[int64]groups.LoadGroups{},
-	}
+	s := newSmall(t)
 	open := chat.Span{Joined: 1}
 	s.enter(1)
 	s.step(groups.Registered{Group: 7})
@@ -69,6 +73,21 @@ func TestIndex_ANoticeOvertakesARead_WhoWasTakenOutGetsNothing(t *testing.T) {
 	s.spans(6, chat.Membership{User: 2, Span: chat.Span{Joined: 1, Left: 6}})
 	s.step(groups.Message[uint64]{Group: 7, Version: 6, Frame: []byte("later")})
 	if !slices.Equal(s.got, []uint64{1}) {
+		t.Fatalf("a message went to %v", s.got)
+	}
+}
+
+// The notice by which somebody here became a member was dropped, and nobody else here is one.
+func TestIndex_ANoticeWasDropped_WhoJoinedIsFound(t *testing.T) {
+	s := newSmall(t)
+	s.step(groups.Entered[uint64]{Connection: 2, User: 2})
+	s.step(groups.GroupsLoaded{ID: s.of[2].ID, User: 2})
+	s.step(groups.Missed{Group: 7, Notice: true})
+	s.spans(3, chat.Membership{User: 2, Span: chat.Span{Joined: 3}}) // who of all is in it
+	s.step(groups.Registered{Group: 7})
+	s.spans(3, chat.Membership{User: 2, Span: chat.Span{Joined: 3}})
+	s.step(groups.Message[uint64]{Group: 7, Version: 3, Frame: []byte("hello")})
+	if !slices.Equal(s.got, []uint64{2}) {
 		t.Fatalf("a message went to %v", s.got)
 	}
 }
