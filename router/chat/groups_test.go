@@ -70,6 +70,28 @@ func TestR16_OnlyMembersWrite_ByTheVersionTheyAreAt(t *testing.T) {
 	}
 }
 
+// Fences of any number of groups take little memory, and what one has ended is not remembered again for it.
+func TestGroup_ManyFences_NothingComesBack(t *testing.T) {
+	r := newRig(t)
+	alice, bob := r.register("alice"), r.register("bob")
+	g, _, err := r.CreateGroup(t.Context(), alice, "club", []chat.Account{bob})
+	r.must(err)
+	club := wire.Group(g.ID)
+	s, err := r.PrepareSend(t.Context(), chat.Basis{Life: "life"}, bob, text(club, "x"))
+	r.must(err)
+	s.Permit.Release()
+	r.Fence(club, 2, func() {})
+	for i := range int64(10_000) {
+		r.Fence(wire.Group(g.ID+1+i), 9, func() {})
+		if i%1000 != 0 && i < 9_999 {
+			continue
+		}
+		if _, decided, _ := r.PrepareCached(chat.Basis{Life: "life"}, bob, text(club, "x")); decided {
+			t.Fatalf("after %d other fences a membership counts that was fenced", i+1)
+		}
+	}
+}
+
 func TestGroup_WhoMayChangeIt(t *testing.T) {
 	r := newRig(t, func(o *chat.Options) { o.MaxMembers = 3 })
 	alice, bob, carol, dora := r.register("alice"), r.register("bob"), r.register("carol"), r.register("dora")

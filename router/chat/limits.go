@@ -1,7 +1,6 @@
 package chat
 
 import (
-	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -102,7 +101,4 @@ func (g *generations[K, V]) drop(k K) {
 	delete(g.older, k)
 }
 
-func (g *generations[K, V]) dropIf(drop func(K, V) bool) {
-	maps.DeleteFunc(g.recent, drop)
-	maps.DeleteFunc(g.older, drop)
-}
+func (g *generations[K, V]) clear() { g.recent, g.older = map[K]V{}, nil }

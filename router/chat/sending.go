@@ -267,7 +267,12 @@ type friendCache struct {
 
 	mu    sync.Mutex
 	known generations[[2]int64, friendship]
+	// floors are versions below which nothing of anybody and this other is used: a fence of a group looks at no member.
+	floors map[int64]uint64
 }
+
+// mostFloors bounds them: above, all is forgotten.
+const mostFloors = 4096
 
 type friendship struct {
 	version uint64
@@ -276,7 +281,7 @@ type friendship struct {
 }
 
 func newFriendCache(most int, ttl time.Duration) *friendCache {
-	return &friendCache{ttl: ttl, known: newGenerations[[2]int64, friendship](most)}
+	return &friendCache{ttl: ttl, known: newGenerations[[2]int64, friendship](most), floors: map[int64]uint64{}}
 }
 
 func pairKey(a, b int64) [2]int64 { return [2]int64{min(a, b), max(a, b)} }
@@ -289,7 +294,7 @@ func (c *friendCache) get(now time.Time, life string, a, b int64) (version uint6
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f, known := c.known.get(pairKey(a, b))
-	if !known || f.life != life {
+	if !known || f.life != life || f.version < max(c.floors[a], c.floors[b]) {
 		return 0, false, false
 	}
 	c.known.put(pairKey(a, b), f) // used: it stays
@@ -323,11 +328,13 @@ func (c *friendCache) dropBelow(a, b int64, version uint64) {
 	}
 }
 
-// dropAllBelow drops what is known of anybody and one other that is below a version. It looks at all there is: that is rare.
+// dropAllBelow forgets what is known of anybody and one other that is below a version.
 func (c *friendCache) dropAllBelow(other int64, version uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.known.dropIf(func(pair [2]int64, f friendship) bool {
-		return (pair[0] == other || pair[1] == other) && f.version < version
-	})
+	if len(c.floors) >= mostFloors {
+		c.known.clear()
+		clear(c.floors)
+	}
+	c.floors[other] = max(c.floors[other], version)
 }
