@@ -366,8 +366,11 @@ func (x *Index[C]) part(g *group[C], u *user[C]) {
 	}
 	m.gone, g.stale = true, true
 	delete(g.members, u.id)
-	if len(g.members) == 0 {
-		x.lose(g)
+	if len(g.members) > 0 {
+		return
+	}
+	x.lose(g)
+	if len(g.members) == 0 { // else a notice that waited has told that somebody joined
 		g.lossy, g.emptyAt = false, x.now
 		x.empty = append(x.empty, g)
 	}
@@ -489,12 +492,12 @@ func (x *Index[C]) registered(e Registered) {
 	if g == nil {
 		return
 	}
-	if !g.registered {
+	switch {
+	case !g.registered && e.Lost: // of its life before it was given up: the answer to RegisterGroup is still to come
+	case !g.registered:
 		g.registered = true
 		x.load(g)
-		return
-	}
-	if e.Lost {
+	case e.Lost:
 		for _, m := range g.order {
 			x.compareUser(m)
 		}

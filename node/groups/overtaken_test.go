@@ -91,3 +91,44 @@ func TestIndex_ANoticeWasDropped_WhoJoinedIsFound(t *testing.T) {
 		t.Fatalf("a message went to %v", s.got)
 	}
 }
+
+// The last member here leaves while the notice of another's joining waits: the group is not given up under him.
+func TestIndex_TheLastLeavesWhileANoticeWaits_WhoJoinedStays(t *testing.T) {
+	s := newSmall(t)
+	s.enter(1)
+	s.step(groups.Registered{Group: 7}) // and the read of his span is not answered
+	s.step(groups.Entered[uint64]{Connection: 2, User: 2})
+	s.step(groups.GroupsLoaded{ID: s.of[2].ID, User: 2})
+	notice := &pb.GroupNotice{Change: pb.GroupNotice_CHANGE_JOINED, Subjects: []*pb.User{{Id: wire.FormatID(2)}}, Count: 1, Version: 5}
+	s.step(groups.Message[uint64]{Group: 7, Version: 5, Frame: []byte("notice"), Notice: notice, To: []uint64{2}})
+	s.step(groups.Ended[uint64]{Connection: 1})
+	s.spans(5, chat.Membership{User: 1, Span: chat.Span{Joined: 1}})
+	s.spans(5, chat.Membership{User: 2, Span: chat.Span{Joined: 5}})
+	s.now = s.now.Add(2 * time.Minute)
+	s.step(groups.Tick{})
+	s.step(groups.Message[uint64]{Group: 7, Version: 5, Frame: []byte("hello")})
+	if !slices.Equal(s.got, []uint64{2}) {
+		t.Fatalf("a message went to %v", s.got)
+	}
+}
+
+// Presence tells of a registration that the index has given up meanwhile: that is not the one that it asked for since.
+func TestIndex_ALateWordOfAnOldRegistration_IsNotTheNewOnes(t *testing.T) {
+	s := newSmall(t)
+	s.enter(1)
+	s.step(groups.Registered{Group: 7})
+	s.spans(5, chat.Membership{User: 1, Span: chat.Span{Joined: 1}})
+	s.step(groups.Ended[uint64]{Connection: 1})
+	s.now = s.now.Add(2 * time.Minute)
+	s.step(groups.Tick{})
+	delete(s.last, 7)
+	s.enter(2)
+	s.step(groups.Registered{Group: 7, Lost: true})
+	if _, read := s.last[7]; read {
+		t.Fatal("a span was read before the node was registered for the group")
+	}
+	s.step(groups.Registered{Group: 7})
+	if _, read := s.last[7]; !read {
+		t.Fatal("no span is read")
+	}
+}
