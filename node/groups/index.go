@@ -117,7 +117,8 @@ type group[C comparable] struct {
 	loading uint64
 	retryAt time.Time
 	members map[int64]*member[C]
-	order   []*member[C] // as they came; those gone are dropped by compact
+	order   []*member[C] // as they came, with those gone until there are too many
+	gone    int          // of order
 
 	// to are the connections of members that have not left, newest the highest version that one of them joined at. Not valid if stale.
 	to     []C
@@ -366,6 +367,9 @@ func (x *Index[C]) part(g *group[C], u *user[C]) {
 	}
 	m.gone, g.stale = true, true
 	delete(g.members, u.id)
+	if g.gone++; g.gone > len(g.members) { // also where nobody writes, and people come and go
+		g.compact()
+	}
 	if len(g.members) > 0 {
 		return
 	}

@@ -90,7 +90,7 @@ func (g *group[C]) refresh() {
 		return
 	}
 	g.stale, g.newest, g.to = false, 0, make([]C, 0, len(g.order)) // effects may have the old one
-	g.order = slices.DeleteFunc(g.order, func(m *member[C]) bool { return m.gone })
+	g.compact()
 	for _, m := range g.order {
 		if !m.span.Open() {
 			continue
@@ -100,6 +100,11 @@ func (g *group[C]) refresh() {
 			g.to = append(g.to, c.id)
 		}
 	}
+}
+
+// compact drops who is gone.
+func (g *group[C]) compact() {
+	g.order, g.gone = slices.DeleteFunc(g.order, func(m *member[C]) bool { return m.gone }), 0
 }
 
 func (x *Index[C]) deliver(frame []byte, to []C) {
