@@ -53,6 +53,8 @@ func (l *loop) resumed(s *pb.SessionResponse, err *wire.Error) {
 		}
 	case errors.Is(err, ErrSessionEnded), errors.Is(err, ErrBadCredentials), errors.Is(err, ErrInvalid):
 		l.sessionEnded(fmt.Errorf("resume: %w", err))
+	case errors.Is(err, ErrDraining):
+		l.leaving() // where to go is told by Closing
 	default:
 		l.lost(fmt.Errorf("resume: %w", err), err.RetryAfter)
 	}
@@ -105,7 +107,7 @@ func (l *loop) entered(s *pb.SessionResponse, token string) error {
 		l.token, l.user = token, user
 		l.store.add(record{Session: &savedSession{Token: token, User: user}})
 	}
-	l.ended, l.away = nil, nil
+	l.ended, l.away, l.told = nil, nil, nil
 	l.phase, l.liveSince = phaseLive, l.now()
 	l.checkAt = l.liveSince.Add(l.o.timeout / 4)
 	l.stats.Sessions++

@@ -151,10 +151,7 @@ func (l *loop) startLink(k *link) {
 func (l *loop) startDial() {
 	l.dialing = true
 	to := l.nextTarget()
-	patience := l.o.timeout
-	if len(l.addrs) > 1 || to.told() {
-		patience = min(patience, elsewhereAfter)
-	}
+	patience := l.patience(to)
 	l.wait.Go(func() {
 		ctx, cancel := context.WithTimeout(l.ctx, patience)
 		defer cancel()
@@ -166,8 +163,17 @@ func (l *loop) startDial() {
 	})
 }
 
-// elsewhereAfter is how long an address is tried if there is another one: the host may be gone, and then nothing answers.
+// elsewhereAfter is how long an address is tried if there is another one: the host may be gone, and then nothing answers. Of a process
+// that was stopped the host still takes connections, so Hello must be answered within that time too.
 const elsewhereAfter = 4 * time.Second
+
+// patience is how long an address may take to be connected to, and then to answer Hello.
+func (l *loop) patience(to target) time.Duration {
+	if len(l.addrs) > 1 || to.told() {
+		return min(l.o.timeout, elsewhereAfter)
+	}
+	return l.o.timeout
+}
 
 func (l *loop) dialed(to target, conn net.Conn, err error) {
 	l.dialing = false
@@ -179,7 +185,7 @@ func (l *loop) dialed(to target, conn net.Conn, err error) {
 	l.link = &link{conn: conn, target: to, out: make(chan []byte, outQueue), gone: make(chan struct{})}
 	l.phase, l.received, l.sent = phaseHello, l.now(), l.now()
 	l.ping, l.silence = 20*time.Second, l.o.timeout
-	l.checkAt = l.now().Add(l.o.timeout / 4)
+	l.checkAt = l.now().Add(min(l.o.timeout/4, l.patience(to)))
 	l.startLink(l.link)
 	l.request(&request{kind: forHello}, &pb.Envelope{Body: &pb.Envelope_Hello{
 		Hello: &pb.HelloRequest{Version: wire.Version, Client: l.o.client},

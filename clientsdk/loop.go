@@ -315,8 +315,12 @@ func (l *loop) checkLink(now time.Time) {
 			return
 		}
 		for _, r := range l.requests {
-			if now.Sub(r.at) >= l.o.timeout {
-				l.lost(fmt.Errorf("the node did not answer within %v", l.o.timeout), 0)
+			patience := l.o.timeout
+			if r.kind == forHello {
+				patience = l.patience(l.link.target)
+			}
+			if now.Sub(r.at) >= patience {
+				l.lost(fmt.Errorf("the node did not answer within %v", patience), 0)
 				return
 			}
 		}

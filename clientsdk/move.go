@@ -53,20 +53,28 @@ func (l *loop) move(c *pb.Closing) {
 			l.told = append(l.told, target{addr: addr, via: l.link.via})
 		}
 	}
+	if l.phase == phaseHello {
+		l.phase, l.dialErrs = phaseGreeted, nil // it can be reached, and says so: it is no address that was tried in vain
+	}
 	if l.phase == phaseLive && l.movedAt.IsZero() {
 		l.moving, l.movedAt = StateChange{State: Offline, Err: err}, l.now()
 	}
 	l.lost(err, time.Duration(c.GetRetryAfterMs())*time.Millisecond)
 }
 
-// askElsewhere keeps a request that the node has not carried out, because it goes down, for the next connection.
-func (l *loop) askElsewhere(c *call) {
+// leaving: the node refuses requests because it goes down.
+func (l *loop) leaving() {
 	if l.link.leaving.IsZero() {
 		l.link.leaving = l.now()
 	}
-	if c.mode == callEnter && l.phase == phaseEntering {
+	if l.phase == phaseEntering {
 		l.phase = phaseGreeted
 	}
+}
+
+// askElsewhere keeps a request that the node has not carried out, because it goes down, for the next connection.
+func (l *loop) askElsewhere(c *call) {
+	l.leaving()
 	if !c.abandoned {
 		l.waiting = append(l.waiting, c)
 	}

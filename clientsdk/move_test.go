@@ -130,9 +130,9 @@ func TestR35_Move_RefusedRequestsAreAskedElsewhere(t *testing.T) {
 	})
 	results := make(chan error, 3)
 	go func() { results <- c.AddFriend(t.Context(), "bob", "hi") }()
+	<-refused
 	go func() { _, err := c.Friends(t.Context()); results <- err }()
 	go func() { _, err := c.Send(t.Context(), "d:1:2", "hello"); results <- err }()
-	<-refused
 	waitFor(t, "the send", func() bool { return len(one.Seen(isSend)) == 1 })
 	leave(one, two.Addr())
 	for range 3 {
@@ -264,4 +264,71 @@ func TestR35_Move_TheNextNodeMustProveTheNameThatWasAskedFor(t *testing.T) {
 	if len(theirs.Requests) != 0 {
 		t.Errorf("the stranger was told %v", theirs.Requests)
 	}
+}
+
+// What a node told is for one move: when the client has arrived, the rest of it is forgotten.
+func TestR35_Move_WhatWasToldIsForgottenOnArrival(t *testing.T) {
+	one, two, three := fakenode.Start(t), fakenode.Start(t), fakenode.Start(t)
+	c := alice(t, one)
+	states(t, c, one.Addr())
+	synced(t, one, c)
+	leave(one, two.Addr(), three.Addr())
+	states(t, c, two.Addr())
+	two.Kill()
+	waitFor(t, "a third session", func() bool { return c.Stats().Sessions == 3 })
+	if got := c.Stats().Addr; got != one.Addr() {
+		t.Errorf("the client went to %s, of which it was told long ago, and not to %s", got, one.Addr())
+	}
+}
+
+// A program that starts while the one node that it knows goes down is sent on like any other.
+func TestR35_Move_OfAProgramThatStarts(t *testing.T) {
+	one, two := fakenode.Start(t), fakenode.Start(t)
+	one.Set(func() {
+		one.On = func(s *fakenode.Session, _ *pb.Envelope) bool {
+			s.Close(pb.Closing_REASON_DRAINING, time.Millisecond, two.Addr())
+			return true
+		}
+	})
+	c := alice(t, one)
+	if got := c.Stats().Addr; got != two.Addr() {
+		t.Errorf("the client is at %s", got)
+	}
+}
+
+// A node that refuses a session tells where to go only when it ends the connection.
+func TestR35_Move_ARefusedResumeWaitsToBeToldWhere(t *testing.T) {
+	one, two := fakenode.Start(t), fakenode.Start(t)
+	c := alice(t, one)
+	states(t, c, one.Addr())
+	synced(t, one, c)
+	one.Set(func() {
+		one.On = func(s *fakenode.Session, e *pb.Envelope) bool {
+			if e.GetResume() == nil {
+				return false
+			}
+			s.Fail(e, &wire.Error{Code: pb.Code_CODE_DRAINING, RetryAfter: time.Minute})
+			s.Close(pb.Closing_REASON_DRAINING, time.Millisecond, two.Addr())
+			return true
+		}
+	})
+	one.Kill()
+	states(t, c, two.Addr())
+}
+
+// The host of a process that was stopped still takes connections. A client that has another address does not wait long for it.
+func TestR35_Move_ToAStoppedNode_GoesOnToTheNext(t *testing.T) {
+	one, stopped, two := fakenode.Start(t), fakenode.Start(t), fakenode.Start(t)
+	var clock jumps
+	c := alice(t, one, future.WithClock(&clock))
+	states(t, c, one.Addr())
+	synced(t, one, c)
+	knocked := make(chan struct{})
+	stopped.Set(func() {
+		stopped.On = func(*fakenode.Session, *pb.Envelope) bool { close(knocked); return true }
+	})
+	leave(one, stopped.Addr(), two.Addr())
+	<-knocked
+	clock.ahead.Store(int64(4 * time.Second))
+	states(t, c, two.Addr())
 }

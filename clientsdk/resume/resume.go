@@ -402,7 +402,7 @@ func (m *Machine) pause(n int, err *wire.Error) time.Duration {
 // mayRetry says whether the same request may succeed later.
 func mayRetry(err *wire.Error) bool {
 	switch err.Code {
-	case pb.Code_CODE_UNAVAILABLE, pb.Code_CODE_RATE_LIMITED, pb.Code_CODE_PENDING, pb.Code_CODE_RETRY_IN_ORDER:
+	case pb.Code_CODE_UNAVAILABLE, pb.Code_CODE_RATE_LIMITED, pb.Code_CODE_PENDING, pb.Code_CODE_RETRY_IN_ORDER, pb.Code_CODE_DRAINING:
 		return true
 	}
 	return err.RetryAfter > 0 || noSession(err)
