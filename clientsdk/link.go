@@ -62,10 +62,14 @@ func (o *options) connect(ctx context.Context, to target) (net.Conn, error) {
 	return secure, nil
 }
 
-// private tells whether what is written cannot be read on a network: it is encrypted, or does not leave the machine.
+// private tells whether what is written cannot be read on a network: it is encrypted, or does not leave the machine. A port of this
+// machine that somebody on the network has named may be anybody's.
 func (k *link) private() bool {
 	if _, ok := k.conn.(*tls.Conn); ok {
 		return true
+	}
+	if k.exposed {
+		return false
 	}
 	switch a := k.conn.RemoteAddr().(type) {
 	case *net.TCPAddr:

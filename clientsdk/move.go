@@ -18,6 +18,8 @@ const (
 // target is an address to connect to.
 type target struct {
 	addr string
+	// exposed: it was told over a network in clear, where anybody may have told it.
+	exposed bool
 	// via is the address of Dial by which we came to it, and differs if a node told us of addr. It is whose name TLS must prove, for
 	// a node must not be able to send its clients, and their tokens, to somebody with another name and a good certificate for it.
 	via string
@@ -50,7 +52,7 @@ func (l *loop) move(c *pb.Closing) {
 	for _, addr := range addrs {
 		host, port, bad := net.SplitHostPort(addr)
 		if bad == nil && host != "" && port != "" && len(addr) <= mostAddr && addr != l.link.via && len(l.told) < mostTold {
-			l.told = append(l.told, target{addr: addr, via: l.link.via})
+			l.told = append(l.told, target{addr: addr, via: l.link.via, exposed: !l.link.private()})
 		}
 	}
 	if l.phase == phaseHello {

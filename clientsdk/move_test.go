@@ -332,3 +332,28 @@ func TestR35_Move_ToAStoppedNode_GoesOnToTheNext(t *testing.T) {
 	clock.ahead.Store(int64(4 * time.Second))
 	states(t, c, two.Addr())
 }
+
+// Somebody in the middle of a clear connection can tell a client to go to a port of its own machine, where a stranger's program
+// may listen: that gets no password either.
+func TestR35_Move_APortOfThisMachineNamedByAStranger_GetsNoPassword(t *testing.T) {
+	far, near := fakenode.Start(t), fakenode.Start(t)
+	far.Set(func() {
+		far.On = func(s *fakenode.Session, _ *pb.Envelope) bool {
+			s.Close(pb.Closing_REASON_DRAINING, time.Millisecond, near.Addr())
+			return true
+		}
+	})
+	c := dial(t, far, future.WithDialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		if addr == far.Addr() && err == nil {
+			return farConn{c}, nil
+		}
+		return c, err
+	}))
+	if _, err := c.Login(t.Context(), "alice", "password"); !errors.Is(err, future.ErrInsecure) {
+		t.Errorf("%v", err)
+	}
+	if got := near.Seen(func(e *pb.Envelope) bool { return e.GetLogin() != nil }); len(got) != 0 {
+		t.Errorf("it was told %v", got)
+	}
+}

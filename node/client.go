@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -23,6 +24,7 @@ type Client struct {
 	session *session.Session
 	held    [][]byte     // answers that found no room, in order
 	next    *session.Run // what is to be run when they have gone, so that there are never many
+	leaves  bool         // the node goes down, and the connection ends when they have gone
 	// prepared is the send that runs, once it was checked; set before session.Prepared is posted.
 	prepared prepared
 
@@ -31,6 +33,8 @@ type Client struct {
 	running bool
 	closed  bool
 	failed  int // of events, those that tell of a failed append
+
+	gone atomic.Bool // the connection has ended, whoever ended it
 
 	appending sync.Mutex // held while an append is handed to the log (see Node.append)
 	// Set when a log-in succeeds, before the session lives.
@@ -72,6 +76,7 @@ func (c *Client) Frame(payload []byte) {
 
 // Closed is the end of the connection.
 func (c *Client) Closed() {
+	c.gone.Store(true)
 	c.node.forget(c.conn.ID())
 	c.node.groups.post(groups.Ended[*Client]{Connection: c})
 	c.post(session.Ended{})
@@ -194,7 +199,9 @@ func (c *Client) carryOut(e session.Effect) {
 		c.node.presence.Unregister(c.conn.ID())
 		c.node.groups.post(groups.Ended[*Client]{Connection: c})
 	case session.Close:
-		c.close(e.Reason)
+		if c.leaves = e.Reason == pb.Closing_REASON_DRAINING && len(c.held) > 0; !c.leaves {
+			c.close(e.Reason)
+		}
 	}
 }
 
@@ -229,6 +236,10 @@ func (c *Client) release() {
 		c.held = c.held[1:]
 	}
 	c.held = nil
+	if c.leaves {
+		c.close(pb.Closing_REASON_DRAINING)
+		return
+	}
 	if next := c.next; next != nil {
 		c.next = nil
 		c.node.run(c, *next)
@@ -285,6 +296,7 @@ func (c *Client) close(reason pb.Closing_Reason) {
 		return
 	}
 	c.node.metrics.closed.WithLabelValues(reason.String()[len("REASON_"):]).Inc()
+	c.gone.Store(true)
 	if frame := c.node.FinalFrame(reason); frame != nil {
 		_ = c.conn.Send(frame) // without it the client comes back by itself
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/futurechat/future/clientsdk/wire"
 	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
+	"github.com/futurechat/future/node/session"
 	"github.com/futurechat/future/router/chat"
 	"github.com/futurechat/future/router/eventlog"
 	"github.com/futurechat/future/router/peer"
@@ -533,5 +534,84 @@ func TestR35_Drain_AnswersThenTellsWhereToGo(t *testing.T) {
 	c.Closed()
 	if err := <-drained; err != nil || r.node.Connections() != 0 {
 		t.Errorf("%v, %d connections are left", err, r.node.Connections())
+	}
+}
+
+// An answer that found no room is told before the connection ends, though the session has nothing more to do.
+func TestR35_Drain_WaitsForAnswersThatFoundNoRoom(t *testing.T) {
+	r := newRig(t)
+	c, conn, _ := r.enter(1, "alice")
+	room := func(n int) {
+		conn.mu.Lock()
+		defer conn.mu.Unlock()
+		conn.room = n
+	}
+	room(0)
+	r.ask(c, 9, &pb.Envelope{Body: &pb.Envelope_Ping{Ping: &pb.PingRequest{}}})
+	c.post(session.Drain{})
+	room(10)
+	c.Drained()
+	conn.await(func(e *pb.Envelope) bool { return e.GetClosing() != nil })
+	conn.await(func(e *pb.Envelope) bool { return e.GetId() == 9 })
+	if conn.end != pb.Closing_REASON_DRAINING {
+		t.Errorf("closed with %v", conn.end)
+	}
+	c.Closed()
+}
+
+// elsewhere is a cluster in which users have another connection, on a device; it counts those that are ended.
+type elsewhere struct {
+	nobody
+	at    presence.Place
+	asked func()
+	kicks int
+}
+
+func (e *elsewhere) Locate(context.Context, []int64) ([][]presence.Place, error) {
+	e.asked()
+	return [][]presence.Place{{e.at}}, nil
+}
+func (e *elsewhere) Kick(string, peer.Kick) { e.kicks++ }
+
+// A client whose connection broke while its log-in waited is connected again by the time when it is carried out. To end that newer
+// connection would strand it, since who was replaced does not come back.
+func TestR35_AResumeOfABrokenConnection_LeavesTheNewerOneAlone(t *testing.T) {
+	for name, want := range map[string]int{"not broken": 1, "broken before": 0, "broken meanwhile": 0} {
+		r := newRig(t)
+		first, conn, _ := r.enter(1, "alice")
+		entered := conn.await(func(e *pb.Envelope) bool { return e.GetSession() != nil }).GetSession()
+		first.Closed()
+		c := r.node.Open(newConn(t, 2))
+		other := &elsewhere{at: presence.Place{Incarnation: "other", Connection: 1, Device: first.account().DeviceID}, asked: func() {}}
+		r.node.opts.Locator, r.node.opts.Kicker = other, other
+		switch name {
+		case "broken before":
+			c.Closed()
+		case "broken meanwhile":
+			other.asked = c.Closed
+		}
+		r.node.do(job{c, session.Run{Request: &pb.Envelope{Id: 2, Body: &pb.Envelope_Resume{Resume: &pb.ResumeRequest{
+			Token: entered.GetToken(), Device: &pb.Device{Id: first.account().DeviceID},
+		}}}}})
+		if other.kicks != want {
+			t.Errorf("%s: %d connections were ended, want %d", name, other.kicks, want)
+		}
+	}
+}
+
+// A log-in that nobody waits for any more would end the session that the client has from another node by then.
+func TestR35_ALoginOfABrokenConnection_EndsNoSession(t *testing.T) {
+	r := newRig(t)
+	first, conn, _ := r.enter(1, "alice")
+	entered := conn.await(func(e *pb.Envelope) bool { return e.GetSession() != nil }).GetSession()
+	late := r.node.Open(newConn(t, 2))
+	late.Closed()
+	r.node.do(job{late, session.Run{Request: &pb.Envelope{Id: 2, Body: &pb.Envelope_Login{Login: &pb.LoginRequest{
+		Name: "alice", Password: "password", Device: &pb.Device{Id: first.account().DeviceID},
+	}}}}})
+	if _, err := r.node.opts.Service.Resume(t.Context(), &pb.ResumeRequest{
+		Token: entered.GetToken(), Device: &pb.Device{Id: first.account().DeviceID},
+	}); err != nil {
+		t.Error(err)
 	}
 }

@@ -77,6 +77,9 @@ func (n *Node) serve(queue <-chan job) {
 }
 
 func (n *Node) do(j job) {
+	if j.client.gone.Load() && enters(j.run.Request) {
+		return // it waited for long: see replace
+	}
 	patience := requestTimeout
 	if j.run.Request.GetRemoveFriend() != nil {
 		patience = removalTimeout
@@ -202,9 +205,16 @@ func (n *Node) enter(ctx context.Context, c *Client, login *chat.Login, err erro
 	return session.Done{Entered: s.Account.ID, Body: &pb.Envelope{Body: &pb.Envelope_Session{Session: login.Response(false)}}}, nil
 }
 
+// enters reports whether a request opens a session.
+func enters(r *pb.Envelope) bool {
+	return r.GetRegister() != nil || r.GetLogin() != nil || r.GetResume() != nil
+}
+
+// replace ends the device's other connections, unless this one has ended meanwhile: then they are newer, and it is they that the
+// device uses. A client that is told that it was replaced does not come back.
 func (n *Node) replace(ctx context.Context, c *Client, s chat.Session) error {
 	found, err := n.opts.Locator.Locate(ctx, []int64{s.Account.ID})
-	if err != nil {
+	if err != nil || c.gone.Load() {
 		return err
 	}
 	for _, at := range found[0] {
