@@ -140,6 +140,7 @@ func newApp(cfg *config.Config, version string, roles []cluster.Role) (*App, err
 		ID: newID(), Name: cfg.Name, Roles: roles, Version: version, State: cluster.Starting, SinceMs: now.Now().UnixMilli(),
 		Generation: 1,
 	}
+	a.self.Client = a.clientAdvertised()
 	return a, nil
 }
 

@@ -26,7 +26,8 @@ const MinSecret = 16
 
 // Options of New. All is needed but what says otherwise.
 type Options struct {
-	// Self is what the others shall see. Its ID must never have been used before.
+	// Self is what the others shall see. Its ID must never have been used before. Of what Announce changes later, the client
+	// address must be here already, but for its port: so that it is known at the start whether all finds room.
 	Self cluster.Member
 	// Bind is the host:port to listen on, TCP and UDP. An empty host means all addresses, port 0 any free port.
 	Bind string
@@ -101,6 +102,9 @@ func New(o Options) (*Gossip, error) {
 		return nil, err
 	}
 	meta, err := encodeMeta(o.Self)
+	if err == nil && len(meta) > memberlist.MetaMaxSize-metaRoom {
+		err = fmt.Errorf("gossip: name, addresses, version and roles take %d bytes, allowed are %d", len(meta), memberlist.MetaMaxSize-metaRoom)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,10 @@ import (
 // so fields can be added at the end without another version.
 const metaVersion = 1
 
+// metaRoom is what must be left at the start for what changes later, in bytes: the state, the generation, and the port in the client
+// address. A member that could not be told as draining would be given work while it goes.
+const metaRoom = 32
+
 var errMeta = errors.New("gossip: malformed meta data")
 
 // encodeMeta encodes all of m but its ID, which is the node's name in memberlist: version, then name, peer address, program

@@ -76,3 +76,31 @@ func FuzzMeta(f *testing.F) {
 		}
 	})
 }
+
+// What fits at the start fits later: a process whose news found no room could not be told as draining.
+func TestGossip_WhatFitsAtTheStart_CanAnnounceTheRest(t *testing.T) {
+	m := cluster.Member{
+		ID: "a", Peer: "10.0.0.1:7420", Version: "1.2.3", Client: "node1.example:0", State: cluster.Serving, Generation: 1,
+		Roles: []cluster.Role{cluster.RoleNode, cluster.RoleRouter, cluster.RoleHistory},
+	}
+	started := 0
+	for size := 300; ; size++ {
+		m.Name = strings.Repeat("n", size)
+		g, err := New(options(m))
+		if err != nil {
+			break
+		}
+		started++
+		later := m
+		later.State, later.Generation, later.Client = cluster.Draining, 1<<40, "node1.example:65535"
+		if err := g.Announce(t.Context(), later); err != nil {
+			t.Errorf("a name of %d bytes: %v", size, err)
+		}
+		if err := g.Shutdown(); err != nil {
+			t.Error(err)
+		}
+	}
+	if started == 0 {
+		t.Error("no name of 300 bytes is taken")
+	}
+}
