@@ -21,6 +21,12 @@ const (
 	// deputyFor is how long a deputy keeps what it took, if the owner does not come off the list of members: longer than
 	// memberlist takes to notice a death.
 	deputyFor = 15 * time.Second
+	// giveUpAfter is how long a takeover may fail before it is left to the other of owner and deputy, who may be able to: a router that
+	// is cut off from the database or the brokers alone is a member like any other. It is longer than one call that is not answered.
+	giveUpAfter = storeTimeout + time.Second
+	// sitOut is how long who has given up leaves the partition to the other one. It is shorter than that one's takeover may fail, so that
+	// while nobody can take it over, somebody is always trying.
+	sitOut = 3 * time.Second
 	// leaseMargin is by which share of the TTL sooner the owner itself takes a lease for over. It reckons from before the renewal was
 	// sent, so only clocks that run at different speeds could have two think that it is theirs; 1/20 allows for 5 %, where
 	// clocks that are disciplined differ by 0.05 %. What no margin helps against is an owner that is paused after it has looked at
@@ -32,6 +38,7 @@ const (
 type claim struct {
 	owner, deputy string    // ids of members
 	since         time.Time // when the owner became the owner
+	sitsOut       time.Time // until when this router leaves it to the other
 }
 
 // assign keeps this router's share of the partitions until Stop is called or ctx ends.
@@ -105,6 +112,9 @@ func (r *Router) takeAndGive(ctx context.Context, claims []claim, delivering clo
 		w := r.workers[int32(p)]
 		if w != nil && clock.Closed(w.done) {
 			delete(r.workers, int32(p))
+			if w.gaveUp && c.owner != "" && c.deputy != "" {
+				claims[p].sitsOut = now.Add(sitOut)
+			}
 			w = nil
 		}
 		switch {
@@ -113,7 +123,7 @@ func (r *Router) takeAndGive(ctx context.Context, claims []claim, delivering clo
 		case w != nil && now.After(w.deputyUntil):
 			w.release()
 			claims[p].since = now // the owner is left time to take it
-		case w != nil:
+		case w != nil, now.Before(claims[p].sitsOut):
 		case c.owner == self, c.deputy == self && now.Sub(c.since) >= settleFor:
 			want = append(want, int32(p))
 		}

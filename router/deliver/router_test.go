@@ -381,6 +381,38 @@ func TestRouter_DatabaseAway_KeepsPartitions_TakeoverWaits(t *testing.T) {
 	})
 }
 
+// cutOff is the database for a router that cannot reach it once it has started.
+type cutOff struct{ *chat.Memory }
+
+func (cutOff) NextRouterEpoch(context.Context, string, int32) (uint64, error) { return 0, errAway }
+
+// A router that is alive but cannot take its partitions over leaves them to one that can.
+func TestR34_Router_ThatCannotTakeOver_LeavesItToItsDeputy(t *testing.T) {
+	bubble(t, func(t *testing.T, c *cell) {
+		c.node("a", 2, 3, 4, 5, 6, 7)
+		r1 := c.router("r1", nil)
+		c.waitReady(r1)
+		r2 := c.router("r2", func(o *deliver.Options) { o.Store = cutOff{c.sql} })
+		for n := range 3 {
+			for to := int64(2); to <= 7; to++ {
+				c.send(to, n+1)
+			}
+			c.waitFor(10*time.Second, "all arrived though their owner cannot deliver", c.arrived)
+			time.Sleep(20 * time.Second)
+		}
+		// Once it can, nobody sits out.
+		c.set(&c.sqlAway, true)
+		r1.kill()
+		<-r1.over //nolint:errcheck // its error is of no interest: it was killed
+		r3 := c.router("r3", nil)
+		time.Sleep(time.Minute)
+		c.set(&c.sqlAway, false)
+		c.waitReady(r3)
+		r2.kill()
+		r3.stop()
+	})
+}
+
 func TestRouter_RedisAway_DeliveryHaltsAndResumes(t *testing.T) {
 	for _, d := range []time.Duration{500 * time.Millisecond, time.Minute} {
 		t.Run(d.String(), func(t *testing.T) {

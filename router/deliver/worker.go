@@ -64,6 +64,7 @@ type worker struct {
 		history       int64
 	}
 	end       Effect // Lost or Released
+	gaveUp    bool   // the takeover; read by the assigning goroutine when done is closed
 	lostLog   bool
 	phase     phase
 	phaseAt   time.Time
@@ -119,8 +120,9 @@ func (w *worker) run(ctx context.Context) {
 // ---- takeover
 
 // takeOver finds where to begin. It is tried until it succeeds, as long as the lease is held: a database that is away holds
-// up takeovers and nothing else. It reports false when the partition is not to be delivered any more.
+// up takeovers and nothing else. Now and then another router tries. It reports false when the partition is not to be delivered any more.
 func (w *worker) takeOver(ctx context.Context) (Config, bool) {
+	began := w.now()
 	for fails := 0; ; fails++ {
 		c, err := w.prepare(ctx)
 		if err == nil {
@@ -138,6 +140,9 @@ func (w *worker) takeOver(ctx context.Context) (Config, bool) {
 		default:
 			w.setHalted(false)
 			w.log.Warn("a takeover waits", zap.Error(err))
+			if w.gaveUp = w.now().Sub(began) >= giveUpAfter; w.gaveUp {
+				return c, false
+			}
 		}
 		if !w.pause(ctx, pause) {
 			return c, false
