@@ -226,6 +226,9 @@ func (a *App) claim(ctx context.Context, g *gossip.Gossip) error {
 	generation := self.Generation
 	for _, rival := range cluster.Rivals(self, members) {
 		if rival.State != cluster.Draining && a.answers(ctx, rival) {
+			if !self.Defers(rival) {
+				continue // it is the rival that gives up
+			}
 			return fmt.Errorf("%s is taken by %s, which is alive: stop that one, or give this one another -name, -peer-addr or -peer-advertise",
 				cluster.Claim(self, rival), describe(rival))
 		}

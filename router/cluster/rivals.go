@@ -22,6 +22,10 @@ func Claim(a, b Member) string {
 	return ""
 }
 
+// Defers reports whether m, which starts, has to give up to a rival that lives. Of two that start at once one goes on: else they
+// would stop each other, and again each time they are started anew.
+func (m Member) Defers(rival Member) bool { return rival.State != Starting || m.Yields(rival) }
+
 // Yields reports whether m has to go if both it and its rival live. All come to the same answer: the one of the lower generation goes,
 // since the other took its place when it did not answer; of one generation, the one that came later.
 func (m Member) Yields(rival Member) bool {

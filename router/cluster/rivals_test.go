@@ -35,6 +35,18 @@ func TestYields_ExactlyOneOfTwo(t *testing.T) {
 	}
 }
 
+// Two of a name that start at once must not both give up.
+func TestDefers_ExactlyOneOfTwoThatStart(t *testing.T) {
+	first, second := cluster.Member{ID: "a", SinceMs: 1, State: cluster.Starting}, cluster.Member{ID: "b", SinceMs: 2, State: cluster.Starting}
+	if first.Defers(second) || !second.Defers(first) {
+		t.Error("of two that start the later one has to give up")
+	}
+	second.State = cluster.Serving
+	if !first.Defers(second) || !second.Defers(first) {
+		t.Error("to one that serves each has to give up")
+	}
+}
+
 func TestInOffice_LeavesOutWhoDrains(t *testing.T) {
 	goes, starts, old := clustertest.Of(1), clustertest.Of(3), clustertest.Of(5)
 	goes.State, starts.State, old.State = cluster.Draining, cluster.Starting, ""
