@@ -167,16 +167,24 @@ func (l *loop) startDial() {
 	})
 }
 
-// elsewhereAfter is how long an address is tried if there is another one: the host may be gone, and then nothing answers. Of a process
-// that was stopped the host still takes connections, so Hello must be answered within that time too.
+// elsewhereAfter is how long an address is tried if there is another one: the host may be gone, and then nothing answers.
 const elsewhereAfter = 4 * time.Second
 
-// patience is how long an address may take to be connected to, and then to answer Hello.
+// patience is how long an address may take to be connected to.
 func (l *loop) patience(to target) time.Duration {
 	if len(l.addrs) > 1 || to.told() {
 		return min(l.o.timeout, elsewhereAfter)
 	}
 	return l.o.timeout
+}
+
+// helloPatience is how long Hello may take to be answered: the host of a process that was stopped still takes connections. It is longer
+// where many may have come at once, since a node died: who gave up there too soon would only add to the work.
+func (l *loop) helloPatience(to target) time.Duration {
+	if to.told() {
+		return l.patience(to)
+	}
+	return min(l.o.timeout, 2*l.patience(to))
 }
 
 func (l *loop) dialed(to target, conn net.Conn, err error) {
@@ -189,7 +197,7 @@ func (l *loop) dialed(to target, conn net.Conn, err error) {
 	l.link = &link{conn: conn, target: to, out: make(chan []byte, outQueue), gone: make(chan struct{})}
 	l.phase, l.received, l.sent = phaseHello, l.now(), l.now()
 	l.ping, l.silence = 20*time.Second, l.o.timeout
-	l.checkAt = l.now().Add(min(l.o.timeout/4, l.patience(to)))
+	l.checkAt = l.now().Add(min(l.o.timeout/4, l.helloPatience(to)))
 	l.startLink(l.link)
 	l.request(&request{kind: forHello}, &pb.Envelope{Body: &pb.Envelope_Hello{
 		Hello: &pb.HelloRequest{Version: wire.Version, Client: l.o.client},

@@ -317,7 +317,7 @@ func (l *loop) checkLink(now time.Time) {
 		for _, r := range l.requests {
 			patience := l.o.timeout
 			if r.kind == forHello {
-				patience = l.patience(l.link.target)
+				patience = l.helloPatience(l.link.target)
 			}
 			if now.Sub(r.at) >= patience {
 				l.lost(fmt.Errorf("the node did not answer within %v", patience), 0)
