@@ -6,6 +6,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -285,14 +286,6 @@ func (c *Config) Validate(cmd string) error {
 	bad := func(name, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("-%s: %s", name, fmt.Sprintf(format, args...)))
 	}
-	hostPort := func(name, value string, empty bool) {
-		if value == "" && empty {
-			return
-		}
-		if _, port, err := net.SplitHostPort(value); err != nil || port == "" {
-			bad(name, "%q is no host:port", value)
-		}
-	}
 	uses := func(name string) bool {
 		for _, s := range c.bind(flag.NewFlagSet("", flag.ContinueOnError)) {
 			if s.Name == name {
@@ -301,23 +294,7 @@ func (c *Config) Validate(cmd string) error {
 		}
 		return false
 	}
-	for addr := range strings.SplitSeq(c.Addr, ",") {
-		hostPort("addr", addr, false)
-	}
-	if cmd != chat && strings.Contains(c.Addr, ",") {
-		bad("addr", "one address is wanted")
-	}
-	hostPort("admin-addr", c.AdminAddr, true)
-	hostPort("peer-addr", c.PeerAddr, false)
-	hostPort("peer-advertise", c.PeerAdvertise, true)
-	hostPort("gossip-addr", c.GossipAddr, false)
-	hostPort("gossip-advertise", c.GossipAdvertise, true)
-	hostPort("client-advertise", c.ClientAdvertise, true)
-	for _, s := range c.Seeds {
-		if !strings.HasPrefix(s, "_") || strings.Contains(s, ":") {
-			hostPort("seeds", s, false)
-		}
-	}
+	c.checkAddrs(cmd, uses("gossip-addr"), bad)
 	if uses("secret") && len(c.Secret) < 16 {
 		bad("secret", "at least 16 bytes are wanted (or -secret-file FILE)")
 	}
@@ -358,6 +335,60 @@ func (c *Config) Validate(cmd string) error {
 		bad("log-level", "%q: debug, info, warn or error are allowed", c.LogLevel)
 	}
 	return errors.Join(errs...)
+}
+
+// checkAddrs is Validate for addresses; member says that the process becomes a member of the cluster.
+func (c *Config) checkAddrs(cmd string, member bool, bad func(name, format string, args ...any)) {
+	hostPort := func(name, value string, empty bool) {
+		if value == "" && empty {
+			return
+		}
+		if _, port, err := net.SplitHostPort(value); err != nil || port == "" {
+			bad(name, "%q is no host:port", value)
+		}
+	}
+	for addr := range strings.SplitSeq(c.Addr, ",") {
+		hostPort("addr", addr, false)
+	}
+	if cmd != chat && strings.Contains(c.Addr, ",") {
+		bad("addr", "one address is wanted")
+	}
+	hostPort("admin-addr", c.AdminAddr, true)
+	hostPort("peer-addr", c.PeerAddr, false)
+	hostPort("gossip-addr", c.GossipAddr, false)
+	advertised := func(name, value string) {
+		if hostPort(name, value, true); everywhere(value) {
+			bad(name, "%q: others need a host that they can connect to", value)
+		}
+	}
+	advertised("peer-advertise", c.PeerAdvertise)
+	advertised("gossip-advertise", c.GossipAdvertise)
+	advertised("client-advertise", c.ClientAdvertise)
+	// At a wrong one each would find itself, and take the others for dead processes with its own address.
+	switch peer := cmp.Or(c.PeerAdvertise, c.PeerAddr); {
+	case !member:
+	case c.PeerAdvertise == "" && everywhere(peer):
+		bad("peer-advertise", "-peer-addr %q listens on all addresses: say at which one the others find this process", peer)
+	case onlyHere(peer) && !onlyHere(cmp.Or(c.GossipAdvertise, c.GossipAddr)):
+		bad("peer-addr", "%q is reached from this host alone, but -gossip-addr from others", peer)
+	}
+	for _, s := range c.Seeds {
+		if !strings.HasPrefix(s, "_") || strings.Contains(s, ":") {
+			hostPort("seeds", s, false)
+		}
+	}
+}
+
+// everywhere tells whether an address stands for all addresses of a host, and so for none to others.
+func everywhere(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	return err == nil && (host == "" || net.ParseIP(host).IsUnspecified())
+}
+
+// onlyHere tells whether an address is reached from its own host alone.
+func onlyHere(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	return err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback())
 }
 
 // ReadSecret reads SecretFile, if given, into Secret.

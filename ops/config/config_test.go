@@ -163,3 +163,27 @@ func TestValidate_SeedsMayBeNamesOfSRVRecords(t *testing.T) {
 		}
 	}
 }
+
+func TestValidate_OthersNeedAHostToConnectTo(t *testing.T) {
+	for _, test := range []struct {
+		cmd, want string
+		args      []string
+	}{
+		{"node", "-peer-advertise:", []string{"-peer-addr", ":7702"}},
+		{"history", "-peer-advertise:", []string{"-peer-addr", "[::]:7702"}},
+		{"node", "", []string{"-peer-addr", "0.0.0.0:7702", "-peer-advertise", "10.0.0.5:7702"}},
+		{"admin", "", []string{"-peer-addr", ":7702"}},
+		{"node", "-peer-addr:", []string{"-gossip-addr", "10.0.0.5:7703"}},
+		{"node", "", []string{"-gossip-addr", "10.0.0.5:7703", "-peer-addr", "10.0.0.5:7702"}},
+		{"node", "-peer-advertise:", []string{"-peer-advertise", ":7702"}},
+		{"node", "-client-advertise:", []string{"-client-advertise", "0.0.0.0:7700"}},
+	} {
+		c, err := parse(t, append(test.args, "-secret", "0123456789abcdef", "-mysql", "sqlite:x")...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Validate(test.cmd); (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s %v: %v", test.cmd, test.args, err)
+		}
+	}
+}
