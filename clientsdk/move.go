@@ -49,6 +49,9 @@ func (l *loop) move(c *pb.Closing) {
 	if l.link.told() && l.phase != phaseLive {
 		addrs = nil // from one address to the next without ever a session: back to those of Dial
 	}
+	if !l.wantsLink() {
+		addrs = nil // nobody goes there now, and by the time when somebody logs in it is old news
+	}
 	for _, addr := range addrs {
 		host, port, bad := net.SplitHostPort(addr)
 		if bad == nil && host != "" && port != "" && len(addr) <= mostAddr && addr != l.link.via && len(l.told) < mostTold {

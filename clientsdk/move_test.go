@@ -357,3 +357,25 @@ func TestR35_Move_APortOfThisMachineNamedByAStranger_GetsNoPassword(t *testing.T
 		t.Errorf("it was told %v", got)
 	}
 }
+
+// Nobody is logged in, so nobody moves: when a person does log in, that is at an address of Dial.
+func TestR35_Move_WithoutASession_IsForgotten(t *testing.T) {
+	one, two := fakenode.Start(t), fakenode.Start(t)
+	c := dial(t, one)
+	leave(one, two.Addr())
+	waitFor(t, "the end of the connection", func() bool {
+		one.Lock()
+		defer one.Unlock()
+		return len(one.Sessions) == 0
+	})
+	if _, err := c.Friends(t.Context()); !errors.Is(err, future.ErrNotLoggedIn) {
+		t.Fatal(err)
+	}
+	_, err := c.Login(t.Context(), "alice", "password")
+	for errors.Is(err, future.ErrDisconnected) { // it had not seen the end yet
+		_, err = c.Login(t.Context(), "alice", "password")
+	}
+	if got := c.Stats().Addr; err != nil || got != one.Addr() {
+		t.Errorf("logged in at %s, %v", got, err)
+	}
+}
