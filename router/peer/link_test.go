@@ -136,10 +136,7 @@ func TestServerDies_PendingIsLostAtOnceAndLinkComesBack(t *testing.T) {
 	}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve() }()
-	lost := make(chan string, 10)
-	po := poolOptions()
-	po.Lost = func(addr string) { lost <- addr }
-	p := startPool(t, po)
+	p := startPool(t, poolOptions())
 	var outcomes []<-chan outcome
 	for i := range 20 {
 		outcomes = append(outcomes, send(p, s.Addr(), numbered(i), time.Hour))
@@ -154,12 +151,6 @@ func TestServerDies_PendingIsLostAtOnceAndLinkComesBack(t *testing.T) {
 		if o := get(t, c); !errors.Is(o.err, ErrLost) {
 			t.Fatalf("%d: got %+v", i, o)
 		}
-	}
-	if addr := get(t, lost); addr != s.Addr() {
-		t.Fatalf("lost %q", addr)
-	}
-	if !p.Down(s.Addr()) {
-		t.Error("not down")
 	}
 	begun := time.Now()
 	if o := get(t, send(p, s.Addr(), numbered(0), time.Hour)); !errors.Is(o.err, ErrLost) || time.Since(begun) > 5*time.Second {
@@ -178,9 +169,6 @@ func TestServerDies_PendingIsLostAtOnceAndLinkComesBack(t *testing.T) {
 	so.Addr = s.Addr()
 	startServer(t, so)
 	waitUp(t, p, so.Addr)
-	if p.Down(so.Addr) {
-		t.Error("down although up")
-	}
 }
 
 // A process that is killed says nothing: its host's kernel closes the connection. Something may have been on its way.
@@ -390,7 +378,6 @@ func TestIdleLinkIsClosedAndMadeAgain(t *testing.T) {
 	n := newFakeNode()
 	o := poolOptions()
 	o.IdleAfter = 30 * time.Millisecond
-	o.Lost = func(string) { t.Error("an idle link is not lost") }
 	s, p := startServer(t, serverOptions(n)), startPool(t, o)
 	waitUp(t, p, s.Addr())
 	waitUntil(t, "idle link closed", func() bool { return testutil.ToFloat64(s.metrics.lost.WithLabelValues("gone")) == 1 })
@@ -410,7 +397,7 @@ func TestPings_KeepAQuietLinkUp(t *testing.T) {
 	s, p := startServer(t, so), startPool(t, po)
 	waitUp(t, p, s.Addr())
 	<-time.After(3500 * time.Millisecond)
-	if _, lost, _ := n.seen(); lost != 0 || p.Down(s.Addr()) {
+	if _, lost, _ := n.seen(); lost != 0 || testutil.ToFloat64(p.metrics.links) != 1 {
 		t.Fatal("a quiet link was lost")
 	}
 	if testutil.ToFloat64(s.metrics.frames.WithLabelValues(kindPing)) == 0 {
@@ -422,8 +409,6 @@ func TestHalfOpenLink_IsFoundByBothEnds(t *testing.T) {
 	n := newFakeNode()
 	so, po := serverOptions(n), poolOptions()
 	so.silentAfter, po.timing.silent, po.timing.ping = 300*time.Millisecond, 300*time.Millisecond, 50*time.Millisecond
-	lost := make(chan string, 10)
-	po.Lost = func(addr string) { lost <- addr }
 	s, p := startServer(t, so), startPool(t, po)
 	relay := startRelay(t, s.Addr())
 	waitUp(t, p, relay.addr)
@@ -432,6 +417,5 @@ func TestHalfOpenLink_IsFoundByBothEnds(t *testing.T) {
 	if o := get(t, pending); !errors.Is(o.err, ErrLost) {
 		t.Fatalf("got %+v", o)
 	}
-	get(t, lost)
 	n.waitFor(t, "server finds out", func() bool { return len(n.lost) >= 1 })
 }

@@ -24,9 +24,6 @@ type PoolOptions struct {
 	Logger *zap.Logger
 	// Registerer, if not nil, gets the metrics.
 	Registerer prometheus.Registerer
-	// Lost, if not nil, is told of an address when its link broke or could not be made, once until it is up again. It is called
-	// from a goroutine of the pool and must not block.
-	Lost func(addr string)
 	// DialTimeout is for connecting, the handshake and Hello together. Default 2 s.
 	DialTimeout time.Duration
 	// IdleAfter is how long a link lives without Send, Fence or Kick. Default 5 min.
@@ -147,17 +144,7 @@ func (p *Pool) Kick(addr string, k Kick) {
 	p.metrics.kicks.WithLabelValues(resultOf(err, resultQueued)).Inc()
 }
 
-// Down reports whether the link to addr broke or could not be made, and is not up again. An address that nothing was sent to
-// is not down.
-func (p *Pool) Down(addr string) bool {
-	p.mu.Lock()
-	r := p.remotes[addr]
-	p.mu.Unlock()
-	return r != nil && r.down()
-}
-
-// Close ends all links, fails what is under way with ErrLost and waits until that is told: so it must not be called from done
-// or Lost.
+// Close ends all links, fails what is under way with ErrLost and waits until that is told: so it must not be called from done.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	p.closed = true

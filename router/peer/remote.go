@@ -105,12 +105,6 @@ func (r *remote) queueLocked(frame []byte) error {
 	return err
 }
 
-func (r *remote) down() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.state == down
-}
-
 func (r *remote) signal() {
 	select {
 	case r.wake <- struct{}{}:
@@ -311,9 +305,6 @@ func (r *remote) lost(err error) {
 		return
 	}
 	r.pool.log.Warn("peer link lost", zap.String("address", r.addr), zap.Error(err))
-	if r.pool.o.Lost != nil {
-		r.pool.o.Lost(r.addr)
-	}
 }
 
 func (r *remote) end() {
