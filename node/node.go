@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -148,12 +149,8 @@ func New(o Options) (*Node, error) {
 	if o.Clock == nil {
 		o.Clock = clock.Real
 	}
-	if o.Workers <= 0 {
-		o.Workers = 64
-	}
-	if o.Queue <= 0 {
-		o.Queue = 4096
-	}
+	o.Workers = cmp.Or(o.Workers, 64)
+	o.Queue = cmp.Or(o.Queue, 4096)
 	m, err := newMetrics(o.Registerer)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,22 +96,16 @@ func (o *Options) setDefaults() error {
 	if o.Topic == "" {
 		o.Topic = chat.TopicMessages
 	}
-	set(&o.BatchSize, 500)
-	set(&o.BatchBytes, 2<<20)
-	set(&o.MaxWait, 100*time.Millisecond)
-	set(&o.Writers, 4)
-	set(&o.Patience, 30*time.Second)
-	set(&o.RetryMin, 50*time.Millisecond)
-	set(&o.RetryMax, 5*time.Second)
-	set(&o.CommitEvery, time.Second)
-	set(&o.LeaseTTL, 5*time.Second)
+	o.BatchSize = cmp.Or(o.BatchSize, 500)
+	o.BatchBytes = cmp.Or(o.BatchBytes, 2<<20)
+	o.MaxWait = cmp.Or(o.MaxWait, 100*time.Millisecond)
+	o.Writers = cmp.Or(o.Writers, 4)
+	o.Patience = cmp.Or(o.Patience, 30*time.Second)
+	o.RetryMin = cmp.Or(o.RetryMin, 50*time.Millisecond)
+	o.RetryMax = cmp.Or(o.RetryMax, 5*time.Second)
+	o.CommitEvery = cmp.Or(o.CommitEvery, time.Second)
+	o.LeaseTTL = cmp.Or(o.LeaseTTL, 5*time.Second)
 	return nil
-}
-
-func set[T int | time.Duration](v *T, to T) {
-	if *v <= 0 {
-		*v = to
-	}
 }
 
 // History is the consumer.

@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"io"
@@ -58,14 +59,14 @@ func New(o Options) *Service {
 	if o.Argon == (Argon{}) {
 		o.Argon = DefaultArgon
 	}
-	setDefault(&o.Hashers, max(runtime.GOMAXPROCS(0)/2, 1))
-	setDefault(&o.HashQueue, 64)
-	setDefault(&o.Attempts, 10)
-	setDefault(&o.AttemptEvery, 30*time.Second)
-	setDefault(&o.MaxPairs, 1000)
-	setDefault(&o.MaxMembers, 10_000)
-	setDefault(&o.FriendTTL, 30*time.Second)
-	setDefault(&o.FriendCache, 100_000)
+	o.Hashers = cmp.Or(o.Hashers, max(runtime.GOMAXPROCS(0)/2, 1))
+	o.HashQueue = cmp.Or(o.HashQueue, 64)
+	o.Attempts = cmp.Or(o.Attempts, 10)
+	o.AttemptEvery = cmp.Or(o.AttemptEvery, 30*time.Second)
+	o.MaxPairs = cmp.Or(o.MaxPairs, 1000)
+	o.MaxMembers = cmp.Or(o.MaxMembers, 10_000)
+	o.FriendTTL = cmp.Or(o.FriendTTL, 30*time.Second)
+	o.FriendCache = cmp.Or(o.FriendCache, 100_000)
 	return &Service{
 		opts:     o,
 		store:    o.Store,
@@ -74,12 +75,6 @@ func New(o Options) *Service {
 		friends:  newFriendCache(o.FriendCache, o.FriendTTL),
 		permits:  NewPermits(),
 		members:  newFriendCache(o.FriendCache, o.FriendTTL),
-	}
-}
-
-func setDefault[T int | time.Duration](v *T, to T) {
-	if *v <= 0 {
-		*v = to
 	}
 }
 

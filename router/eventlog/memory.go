@@ -2,6 +2,7 @@ package eventlog
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -104,10 +105,10 @@ func NewMemory(opts MemoryOptions) *Memory {
 	if opts.Fault == nil {
 		opts.Fault = func(Op, string, int32) error { return nil }
 	}
-	setDefault(&opts.MaxRecords, 65_536)
-	setDefault(&opts.MaxBytes, 64<<20)
-	setDefault(&opts.MaxRecordBytes, 1_000_000)
-	setDefault(&opts.MaxBatch, 512)
+	opts.MaxRecords = cmp.Or(opts.MaxRecords, 65_536)
+	opts.MaxBytes = cmp.Or(opts.MaxBytes, 64<<20)
+	opts.MaxRecordBytes = cmp.Or(opts.MaxRecordBytes, 1_000_000)
+	opts.MaxBatch = cmp.Or(opts.MaxBatch, 512)
 	m := &Memory{
 		opts:      opts,
 		topics:    make(map[string]*memTopic),
@@ -121,12 +122,6 @@ func NewMemory(opts MemoryOptions) *Memory {
 		m.worker.Go(m.work)
 	}
 	return m
-}
-
-func setDefault(v *int, to int) {
-	if *v <= 0 {
-		*v = to
-	}
 }
 
 func (m *Memory) work() {

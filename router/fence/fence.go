@@ -16,6 +16,7 @@
 package fence
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -110,17 +111,11 @@ func New(o Options) (*Fencer, error) {
 	if o.Store == nil || o.Members == nil || o.Link == nil || o.Own == nil {
 		return nil, errors.New("fence: store, members, link and own are needed")
 	}
-	for _, d := range []struct {
-		v  *time.Duration
-		to time.Duration
-	}{{&o.LeaseTTL, presence.LeaseTTL}, {&o.Patience, 2 * time.Second}, {&o.Within, 30 * time.Second}, {&o.LookEvery, 3 * time.Second}} {
-		if *d.v <= 0 {
-			*d.v = d.to
-		}
-	}
-	if o.Most <= 0 {
-		o.Most = 256
-	}
+	o.LeaseTTL = cmp.Or(o.LeaseTTL, presence.LeaseTTL)
+	o.Patience = cmp.Or(o.Patience, 2*time.Second)
+	o.Within = cmp.Or(o.Within, 30*time.Second)
+	o.LookEvery = cmp.Or(o.LookEvery, 3*time.Second)
+	o.Most = cmp.Or(o.Most, 256)
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}

@@ -17,6 +17,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,15 +105,9 @@ func New(o Options) (*Publisher, error) {
 	if o.Clock == nil {
 		o.Clock = clock.Real
 	}
-	if o.Every <= 0 {
-		o.Every = time.Second
-	}
-	if o.LeaseTTL <= 0 {
-		o.LeaseTTL = 10 * time.Second
-	}
-	if o.Batch <= 0 {
-		o.Batch = 200
-	}
+	o.Every = cmp.Or(o.Every, time.Second)
+	o.LeaseTTL = cmp.Or(o.LeaseTTL, 10*time.Second)
+	o.Batch = cmp.Or(o.Batch, 200)
 	if o.Fence == nil {
 		o.Fence = func(context.Context, string, uint64) error { return errNoFence }
 	}

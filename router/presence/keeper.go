@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"cmp"
 	"container/list"
 	"time"
 )
@@ -33,23 +34,17 @@ type KeeperOptions struct {
 }
 
 func (o KeeperOptions) withDefaults() KeeperOptions {
-	setDefault(&o.LeaseTTL, LeaseTTL)
-	setDefault(&o.LeaseMargin, 500*time.Millisecond)
-	setDefault(&o.RenewEvery, 3*time.Second)
-	setDefault(&o.RetryAfter, 500*time.Millisecond)
-	setDefault(&o.AnswerWithin, time.Second)
-	setDefault(&o.RewriteShare, 30)
-	setDefault(&o.MaxBatch, 512)
-	setDefault(&o.CompareBatch, 200)
-	setDefault(&o.CompareEvery, 100*time.Millisecond)
-	setDefault(&o.RemoveAgain, time.Minute)
+	o.LeaseTTL = cmp.Or(o.LeaseTTL, LeaseTTL)
+	o.LeaseMargin = cmp.Or(o.LeaseMargin, 500*time.Millisecond)
+	o.RenewEvery = cmp.Or(o.RenewEvery, 3*time.Second)
+	o.RetryAfter = cmp.Or(o.RetryAfter, 500*time.Millisecond)
+	o.AnswerWithin = cmp.Or(o.AnswerWithin, time.Second)
+	o.RewriteShare = cmp.Or(o.RewriteShare, 30)
+	o.MaxBatch = cmp.Or(o.MaxBatch, 512)
+	o.CompareBatch = cmp.Or(o.CompareBatch, 200)
+	o.CompareEvery = cmp.Or(o.CompareEvery, 100*time.Millisecond)
+	o.RemoveAgain = cmp.Or(o.RemoveAgain, time.Minute)
 	return o
-}
-
-func setDefault[T int | time.Duration](v *T, to T) {
-	if *v <= 0 {
-		*v = to
-	}
 }
 
 // Keeper is a node's side of presence: its lease, and the entries of its connections. It is a step function, so the caller

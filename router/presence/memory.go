@@ -2,6 +2,7 @@ package presence
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -87,9 +88,7 @@ func NewMemory(opts MemoryOptions) *Memory {
 	if opts.Lost == nil {
 		opts.Lost = func(Op) error { return nil }
 	}
-	if opts.RecentsTTL <= 0 {
-		opts.RecentsTTL = time.Hour
-	}
+	opts.RecentsTTL = cmp.Or(opts.RecentsTTL, time.Hour)
 	m := &Memory{opts: opts}
 	m.Wipe()
 	return m

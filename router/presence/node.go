@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -81,7 +82,7 @@ func NewNode(o NodeOptions) *Node {
 	if o.Clock == nil {
 		o.Clock = clock.Real
 	}
-	setDefault(&o.CallTimeout, time.Second)
+	o.CallTimeout = cmp.Or(o.CallTimeout, time.Second)
 	if o.Keeper.NewIncarnation == nil {
 		o.Keeper.NewIncarnation = rand.Text
 	}

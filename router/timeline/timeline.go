@@ -14,6 +14,7 @@
 package timeline
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -72,15 +73,9 @@ type Reader struct {
 
 // New makes a Reader.
 func New(o Options) *Reader {
-	if o.MaxRecords <= 0 {
-		o.MaxRecords = 2000
-	}
-	if o.LogReads <= 0 {
-		o.LogReads = 8
-	}
-	if o.Patience <= 0 {
-		o.Patience = 3 * time.Second
-	}
+	o.MaxRecords = cmp.Or(o.MaxRecords, 2000)
+	o.LogReads = cmp.Or(o.LogReads, 8)
+	o.Patience = cmp.Or(o.Patience, 3*time.Second)
 	if o.Clock == nil {
 		o.Clock = clock.Real
 	}

@@ -2,6 +2,7 @@
 package mysql
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -39,12 +40,8 @@ const (
 // statements come one at a time with their arguments put in here (half the round trips), updates count the rows that they
 // matched, and sessions are strict, in utf8mb4 and READ COMMITTED.
 func Open(_ context.Context, dsn string, opts Options) (*mysqlstore.Store, error) {
-	if opts.MaxConns <= 0 {
-		opts.MaxConns = 16
-	}
-	if opts.DialTimeout <= 0 {
-		opts.DialTimeout = 5 * time.Second
-	}
+	opts.MaxConns = cmp.Or(opts.MaxConns, 16)
+	opts.DialTimeout = cmp.Or(opts.DialTimeout, 5*time.Second)
 	connector, err := connect(dsn, opts)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -37,12 +38,8 @@ type Options struct {
 // process at any moment, and of the machine as far as its disk keeps what it confirms: the write-ahead log is synced at each
 // commit. Writes go over one connection, since SQLite has one writer at a time and waiting in line here is fair.
 func Open(_ context.Context, path string, opts Options) (*mysqlstore.Store, error) {
-	if opts.Readers <= 0 {
-		opts.Readers = 4
-	}
-	if opts.Busy <= 0 {
-		opts.Busy = 10 * time.Second
-	}
+	opts.Readers = cmp.Or(opts.Readers, 4)
+	opts.Busy = cmp.Or(opts.Busy, 10*time.Second)
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)

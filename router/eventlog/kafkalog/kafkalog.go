@@ -1,6 +1,7 @@
 package kafkalog
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -56,17 +57,11 @@ func (o *Options) setDefaults() {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
-	for _, d := range []struct {
-		v  *int
-		to int
-	}{{&o.MaxRecords, 65_536}, {&o.MaxBytes, 64 << 20}, {&o.MaxRecordBytes, 1_000_000}, {&o.MaxBatch, 512}} {
-		if *d.v <= 0 {
-			*d.v = d.to
-		}
-	}
-	if o.Patience <= 0 {
-		o.Patience = 30 * time.Second
-	}
+	o.MaxRecords = cmp.Or(o.MaxRecords, 65_536)
+	o.MaxBytes = cmp.Or(o.MaxBytes, 64<<20)
+	o.MaxRecordBytes = cmp.Or(o.MaxRecordBytes, 1_000_000)
+	o.MaxBatch = cmp.Or(o.MaxBatch, 512)
+	o.Patience = cmp.Or(o.Patience, 30*time.Second)
 }
 
 const (
