@@ -10,5 +10,5 @@
 // Joining while online is a log-in to that group: a notice brings it about. What waits is bounded: a group that has too much of
 // it drops it, and all its members here compare heads.
 //
-// Start reading at Index.Step, then message.go.
+// Start reading at Index.Step, then reading.go (which groups, and who is in them) and message.go (who gets a message).
 package groups
