@@ -29,7 +29,8 @@ it was due. A run is: -before of traffic; the fault, healed at once or after -ho
 
 A verdict passes if of the acknowledged messages none is lost (it has a row in the database, and was shown by every device of both
 friends within 30 s of healing), doubled, out of order, or dropped; if 95 % of what was offered outside the fault and its stated stall
-was acknowledged; and if the fault was seen to hit. Goals are figures besides, and do not make a verdict fail.
+was acknowledged; and if the fault was seen to hit. Goals are figures besides, and do not make a verdict fail. How long exactly one part
+stands still, without thousands of sessions beside it, is what ops/e2e/measure prints.
 
 Hosts that are gone (node-cut, router-cut) need Linux and root: packets are dropped between network namespaces. redis-empty empties the
 whole Redis server. Names of roles stand for all faults of theirs: -faults node,overload.

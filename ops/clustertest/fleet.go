@@ -29,18 +29,27 @@ func (c *Cluster) SeedSessions(ctx context.Context, prefix string, n int) (_ []S
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	const atOnce = 8
-	seats, errs := make([]Seat, n), make([]error, atOnce)
+	seats := make([]Seat, n)
+	return seats, seedEach(n, func(i int) (err error) {
+		seats[i], err = seat(ctx, store, fmt.Sprintf("%s-%d", prefix, i))
+		return err
+	})
+}
+
+// seedEach calls do for 0 to n-1, some at a time, which share the database's syncs. What fails ends a share of the rest.
+func seedEach(n int, do func(i int) error) error {
+	const atOnce = 16
+	errs := make([]error, atOnce)
 	var wait sync.WaitGroup
 	for w := range atOnce {
 		wait.Go(func() {
 			for i := w; i < n && errs[w] == nil; i += atOnce {
-				seats[i], errs[w] = seat(ctx, store, fmt.Sprintf("%s-%d", prefix, i))
+				errs[w] = do(i)
 			}
 		})
 	}
 	wait.Wait()
-	return seats, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 func (c *Cluster) openStore(ctx context.Context) (*mysqlstore.Store, error) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 
 	"github.com/futurechat/future/clientsdk/wire"
 	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
@@ -28,19 +27,11 @@ func (c *Cluster) SeedPairs(ctx context.Context, pairs int, devices func(pair in
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	const atOnce = 16 // they share the database's syncs
-	all, errs := make([]SeededPair, pairs), make([]error, atOnce)
-	prefix := "pair-" + strings.ToLower(rand.Text()[:8])
-	var wait sync.WaitGroup
-	for w := range atOnce {
-		wait.Go(func() {
-			for i := w; i < pairs && errs[w] == nil; i += atOnce {
-				all[i], errs[w] = seedPair(ctx, store, fmt.Sprintf("%s-%d", prefix, i), devices(i))
-			}
-		})
-	}
-	wait.Wait()
-	return all, errors.Join(errs...)
+	all, prefix := make([]SeededPair, pairs), "pair-"+strings.ToLower(rand.Text()[:8])
+	return all, seedEach(pairs, func(i int) (err error) {
+		all[i], err = seedPair(ctx, store, fmt.Sprintf("%s-%d", prefix, i), devices(i))
+		return err
+	})
 }
 
 func seedPair(ctx context.Context, store *mysqlstore.Store, name string, devices int) (p SeededPair, err error) {

@@ -2,23 +2,17 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/futurechat/future/clientsdk/wire"
 	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
-	"github.com/futurechat/future/consumers/mysqlstore"
-	"github.com/futurechat/future/consumers/mysqlstore/mysql"
-	"github.com/futurechat/future/consumers/mysqlstore/sqlite"
 	"github.com/futurechat/future/ops/clustertest"
-	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/clock"
 )
 
 // idle measures what a cluster costs in which nothing is said: three nodes that hold sessions which only ping, two routers and a
@@ -29,11 +23,7 @@ func idle(ctx context.Context, s settings) error {
 		return err
 	}
 	defer stop()
-	tokens, err := seed(ctx, c, s.sessions)
-	if err != nil {
-		return err
-	}
-	crowd, err := enterAll(ctx, c, tokens)
+	crowd, err := enterAll(ctx, c, s.sessions)
 	defer crowd.leave()
 	if err != nil {
 		return err
@@ -87,76 +77,32 @@ func everyProcess(c *clustertest.Cluster) []*clustertest.Process {
 	return append(append(append([]*clustertest.Process{}, c.Nodes...), c.Routers...), c.Histories...)
 }
 
-// seed puts accounts and sessions into the database, for log-ins would take minutes of password hashing, and gives their tokens.
-func seed(ctx context.Context, c *clustertest.Cluster, n int) ([]string, error) {
-	store, err := openStore(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = store.Close() }()
-	tokens, errs := make([]string, n), make([]error, n)
-	inParallel(n, 8, func(i int) {
-		tokens[i] = fmt.Sprintf("seeded-%d-%d", i, rand.Uint64())
-		a, err := store.CreateAccount(ctx, chat.Account{Name: fmt.Sprintf("seeded%d", i), PasswordHash: "none", CreatedMs: time.Now().UnixMilli()})
-		if err == nil {
-			_, err = store.CreateSession(ctx, chat.Session{Account: a, DeviceID: device(i), DeviceName: "measure", CreatedMs: a.CreatedMs},
-				sha256.Sum256([]byte(tokens[i])))
-		}
-		errs[i] = err
-	})
-	return tokens, errors.Join(errs...)
-}
-
-func device(i int) string { return fmt.Sprintf("0192f0c1-0000-7000-8000-%012d", i) }
-
-func openStore(ctx context.Context, c *clustertest.Cluster) (*mysqlstore.Store, error) {
-	if file, ok := strings.CutPrefix(c.Database, "sqlite:"); ok {
-		return sqlite.Open(ctx, file, sqlite.Options{})
-	}
-	return mysql.Open(ctx, c.Database, mysql.Options{})
-}
-
-func inParallel(n, at int, do func(i int)) {
-	var wait sync.WaitGroup
-	next := make(chan int)
-	for range at {
-		wait.Go(func() {
-			for i := range next {
-				do(i)
-			}
-		})
-	}
-	for i := range n {
-		next <- i
-	}
-	close(next)
-	wait.Wait()
-}
-
 // crowd is many sessions that do nothing.
 type crowd struct {
 	conns []*idler
 }
 
 type idler struct {
-	conn    net.Conn
-	frames  *wire.Reader
-	timer   *time.Timer
-	ended   chan struct{}
-	entered time.Time
+	conn   net.Conn
+	frames *wire.Reader
+	timer  *time.Timer
+	ended  chan struct{}
 }
 
-// enterAll resumes the sessions, on the nodes in turn, some at a time.
-func enterAll(ctx context.Context, c *clustertest.Cluster, tokens []string) (*crowd, error) {
-	all := &crowd{conns: make([]*idler, len(tokens))}
-	errs := make([]error, len(tokens))
-	inParallel(len(tokens), 16, func(i int) {
-		all.conns[i], errs[i] = enter(ctx, c.Nodes[i%len(c.Nodes)].Addr, tokens[i], device(i))
+// enterAll has so many sessions live, on the nodes in turn.
+func enterAll(ctx context.Context, c *clustertest.Cluster, n int) (*crowd, error) {
+	all := &crowd{conns: make([]*idler, n)}
+	seats, err := c.SeedSessions(ctx, "idler", n)
+	if err != nil {
+		return all, err
+	}
+	return all, clock.Each(clock.Real, n, 16, func(i int) (err error) {
+		all.conns[i], err = enter(ctx, c.Nodes[i%len(c.Nodes)].Addr, seats[i])
+		return err
 	})
-	return all, errors.Join(errs...)
 }
 
-func enter(ctx context.Context, addr, token, device string) (*idler, error) {
+func enter(ctx context.Context, addr string, seat clustertest.Seat) (*idler, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
@@ -167,7 +113,7 @@ func enter(ctx context.Context, addr, token, device string) (*idler, error) {
 		return nil, errors.Join(err, conn.Close())
 	}
 	for _, e := range []*pb.Envelope{
-		{Id: 2, Body: &pb.Envelope_Resume{Resume: &pb.ResumeRequest{Token: token, Device: &pb.Device{Id: device}}}},
+		{Id: 2, Body: &pb.Envelope_Resume{Resume: &pb.ResumeRequest{Token: seat.Token, Device: &pb.Device{Id: seat.Device}}}},
 		{Id: 3, Body: &pb.Envelope_Sync{Sync: &pb.SyncRequest{}}},
 	} {
 		if _, err := s.ask(e); err != nil {
@@ -179,7 +125,6 @@ func enter(ctx context.Context, addr, token, device string) (*idler, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.entered = time.Now()
 	s.timer = time.AfterFunc(time.Duration(rand.Int64N(int64(every))), func() {
 		_, _ = conn.Write(ping) // the reader sees it if the connection has ended
 		s.timer.Reset(every)

@@ -1,15 +1,4 @@
-// Command measure prints how long the cluster's parts stand still for each fault, as README states it: real processes, messages
-// flowing, the fault done and undone, over and over.
-//
-//	go run ./ops/e2e/measure handover       routers killed, paused, cut off, stopped, added
-//	go run ./ops/e2e/measure node           nodes killed, paused, cut off: how long others' messages wait
-//	go run ./ops/e2e/measure presence       how long who is gone is shown, and who is there is not
-//	go run ./ops/e2e/measure idle           what a cluster costs in which nothing is said
-//	go run ./ops/e2e/measure redis          what comes of losing Redis
-//
-// It runs on the real servers that FUTURE_TEST_KAFKA, FUTURE_TEST_REDIS and FUTURE_TEST_MYSQL name, or else on embedded ones.
-// What is cut off needs root (see clustertest.Host). With -record FILE all that is printed goes into the file as well, under the
-// commit, the machine and the command.
+// Command measure prints the figures of README's table "When something goes": see `go run ./ops/e2e/measure -h`.
 package main
 
 import (
@@ -27,6 +16,23 @@ import (
 
 	"github.com/futurechat/future/ops/clustertest"
 )
+
+const usage = `measure prints how long the parts of a cluster stand still for a fault, done and undone over and over: the figures of README's
+table "When something goes". What becomes of each message, and whether that is good enough, is what bench faults judges.
+
+  go run ./ops/e2e/measure [FLAGS] COMMAND
+
+  handover   routers killed, paused, cut off, stopped, added: how long their partitions' messages wait
+  node       nodes killed, paused, cut off: how long others' messages wait
+  presence   the same, and Redis emptied: how long who is gone is shown online, and who is there is not
+  idle       nothing: what a cluster costs in which nothing is said
+  redis      Redis emptied, and away for -absent: how long until all are registered again, and that nothing else has changed
+
+The cluster is of real processes, on the servers that FUTURE_TEST_KAFKA, FUTURE_TEST_REDIS and FUTURE_TEST_MYSQL name, or else on embedded
+ones: good to see that it runs. handover, node and presence drop packets between network namespaces, which needs Linux and root.
+
+Flags:
+`
 
 // settings are the command's flags.
 type settings struct {
@@ -58,15 +64,15 @@ func main() {
 
 func run(ctx context.Context) (err error) {
 	s := settings{out: os.Stdout}
-	record := flag.String("record", "", "file to write what is printed to, too")
-	flag.IntVar(&s.rounds, "rounds", 10, "how often each fault is done")
+	record := flag.String("record", "", "`file` to write what is printed to as well")
+	flag.IntVar(&s.rounds, "rounds", 10, "how often each fault is done, by handover, node and presence")
 	flag.IntVar(&s.partitions, "partitions", 16, "partitions of the message log")
-	flag.IntVar(&s.sessions, "sessions", 9000, "sessions that are held")
-	flag.DurationVar(&s.length, "length", time.Minute, "how long idleness is looked at")
-	flag.DurationVar(&s.absent, "absent", 30*time.Second, "how long Redis is away")
-	flag.StringVar(&s.only, "only", "", "do only the faults whose name contains this")
+	flag.IntVar(&s.sessions, "sessions", 9000, "sessions that are live meanwhile, in idle and redis")
+	flag.DurationVar(&s.length, "length", time.Minute, "how long idle looks")
+	flag.DurationVar(&s.absent, "absent", 30*time.Second, "how long Redis is away, in redis")
+	flag.StringVar(&s.only, "only", "", "do only the faults whose name contains this `text`, as SIGSTOP")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "measure [flags] handover|node|presence|idle|redis")
+		fmt.Fprint(flag.CommandLine.Output(), usage)
 		flag.PrintDefaults()
 	}
 	flag.Parse()

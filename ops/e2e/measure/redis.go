@@ -25,10 +25,6 @@ func redisLost(ctx context.Context, s settings) error {
 	}
 	defer stop()
 	direct := c.RedisRelay.To()
-	tokens, err := seed(ctx, c, s.sessions)
-	if err != nil {
-		return err
-	}
 	people, err := acquaint(ctx, c)
 	if err != nil {
 		return err
@@ -38,7 +34,7 @@ func redisLost(ctx context.Context, s settings) error {
 			_ = p.Close()
 		}
 	}()
-	crowd, err := enterAll(ctx, c, tokens)
+	crowd, err := enterAll(ctx, c, s.sessions)
 	defer crowd.leave()
 	if err != nil {
 		return err
