@@ -111,8 +111,18 @@ func migrate(ctx context.Context, args []string, io stdio) error {
 	return app.Migrate(ctx, c, io.out)
 }
 
+const adminUsage = `chatd admin: what operators do with a cluster. -h after each tells more.
+
+  chatd admin members             list the cluster's processes, what they are about, and where they are
+  chatd admin drain NAME          have a process go, unnoticed by its clients
+  chatd admin epoch raise [-yes]  take the log as it is for the one that is known, after a halt
+`
+
 func admin(ctx context.Context, args []string, io stdio) error {
 	switch {
+	case len(args) == 0 || args[0] == "-h" || args[0] == "-help" || args[0] == "--help":
+		_, err := fmt.Fprint(io.out, adminUsage)
+		return err
 	case len(args) > 0 && args[0] == "members":
 		return members(ctx, args[1:], io)
 	case len(args) > 0 && args[0] == "drain":
@@ -120,7 +130,7 @@ func admin(ctx context.Context, args []string, io stdio) error {
 	case len(args) > 1 && args[0] == "epoch" && args[1] == "raise":
 		return raiseEpoch(ctx, args[2:], io)
 	}
-	return errors.New("there is: chatd admin members, chatd admin drain NAME, chatd admin epoch raise [-yes]; -h after each tells more")
+	return fmt.Errorf("there is no %q: members, drain NAME and epoch raise there are (chatd admin -h tells more)", strings.Join(args, " "))
 }
 
 // asking parses the settings of a command that asks a process.
