@@ -11,10 +11,14 @@ import (
 )
 
 // EmptyRedis has Redis forget everything at once, as one does that was started anew without its data. It returns how many keys
-// there were. The server's other users lose theirs, too: it is for test servers alone.
+// there were. The server's other users lose theirs, too: it is for test servers alone. A RedisRelay that is cut is passed by.
 func (c *Cluster) EmptyRedis(ctx context.Context) (keys int, err error) {
 	fail := func(err error) (int, error) { return 0, fmt.Errorf("empty redis: %w", err) }
-	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", c.Redis)
+	addr := c.Redis
+	if c.RedisRelay != nil {
+		addr = c.RedisRelay.To()
+	}
+	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return fail(err)
 	}

@@ -24,7 +24,7 @@ type Seat struct{ Token, Device string }
 // SeedSessions makes n accounts with one session each, straight in the database: to register so many would take minutes, since
 // passwords are dear to hash. Their names begin with prefix.
 func (c *Cluster) SeedSessions(ctx context.Context, prefix string, n int) (_ []Seat, err error) {
-	store, err := c.openStore(ctx)
+	store, err := c.OpenStore(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +52,8 @@ func seedEach(n int, do func(i int) error) error {
 	return errors.Join(errs...)
 }
 
-func (c *Cluster) openStore(ctx context.Context) (*mysqlstore.Store, error) {
+// OpenStore opens the cluster's database as a node does.
+func (c *Cluster) OpenStore(ctx context.Context) (*mysqlstore.Store, error) {
 	if file, ok := strings.CutPrefix(c.Database, "sqlite:"); ok {
 		return sqlite.Open(ctx, file, sqlite.Options{})
 	}
@@ -64,11 +65,11 @@ func seat(ctx context.Context, store *mysqlstore.Store, name string) (Seat, erro
 	if err != nil {
 		return Seat{}, err
 	}
-	return seatOf(ctx, store, account)
+	return NewSeat(ctx, store, account)
 }
 
-// seatOf makes a session of an account.
-func seatOf(ctx context.Context, store *mysqlstore.Store, account chat.Account) (Seat, error) {
+// NewSeat makes a session of an account.
+func NewSeat(ctx context.Context, store *mysqlstore.Store, account chat.Account) (Seat, error) {
 	random := make([]byte, 32)
 	_, _ = rand.Read(random) // never fails
 	s := Seat{Token: base64.RawURLEncoding.EncodeToString(random), Device: uuid.NewString()}

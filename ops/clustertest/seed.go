@@ -22,7 +22,7 @@ type SeededPair struct {
 // SeedPairs is SeedSessions for pairs of friends, each person with as many sessions as devices says of the pair's number. No notice
 // tells of these friendships.
 func (c *Cluster) SeedPairs(ctx context.Context, pairs int, devices func(pair int) int) (_ []SeededPair, err error) {
-	store, err := c.openStore(ctx)
+	store, err := c.OpenStore(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +43,7 @@ func seedPair(ctx context.Context, store *mysqlstore.Store, name string, devices
 		}
 		ids[side] = a.ID
 		for range devices {
-			s, err := seatOf(ctx, store, a)
+			s, err := NewSeat(ctx, store, a)
 			if err != nil {
 				return p, err
 			}

@@ -266,7 +266,7 @@ func TestI2_RedisEmptiedAndAway_NothingIsDifferent(t *testing.T) {
 		},
 	} {
 		lose()
-		must(t, traffic.Flush(ctxFor(t), c.RedisRelay.To()))
+		emptyRedis(t, c)
 		began := time.Now()
 		c.RedisRelay.Heal()
 		r, err := traffic.DialRedis(ctxFor(t), c.RedisRelay.To())

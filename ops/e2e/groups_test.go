@@ -2,23 +2,16 @@ package e2e
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	future "github.com/futurechat/future/clientsdk"
 	"github.com/futurechat/future/clientsdk/wire"
 	"github.com/futurechat/future/consumers/mysqlstore"
-	"github.com/futurechat/future/consumers/mysqlstore/mysql"
-	"github.com/futurechat/future/consumers/mysqlstore/sqlite"
 	"github.com/futurechat/future/ops/clustertest"
 	"github.com/futurechat/future/router/chat"
 )
@@ -39,13 +32,7 @@ type club struct {
 
 func openStore(t *testing.T, c *clustertest.Cluster) *mysqlstore.Store {
 	t.Helper()
-	var s *mysqlstore.Store
-	var err error
-	if file, ok := strings.CutPrefix(c.Database, "sqlite:"); ok {
-		s, err = sqlite.Open(t.Context(), file, sqlite.Options{})
-	} else {
-		s, err = mysql.Open(t.Context(), c.Database, mysql.Options{})
-	}
+	s, err := c.OpenStore(t.Context())
 	must(t, err)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
@@ -88,12 +75,11 @@ func (k *club) newMember(name string, node int) (chat.Account, *person) {
 	t.Helper()
 	a, err := k.store.CreateAccount(ctxFor(t), chat.Account{Name: name, PasswordHash: "none"})
 	must(t, err)
-	token, device := rand.Text(), wire.NewMessageID()
-	_, err = k.store.CreateSession(ctxFor(t), chat.Session{Account: a, DeviceID: device, DeviceName: "test"}, sha256.Sum256([]byte(token)))
+	seat, err := clustertest.NewSeat(ctxFor(t), k.store, a)
 	must(t, err)
 	all := k.c.Addrs()
 	addrs := append(slices.Clone(all[node%len(all):]), all[:node%len(all)]...)
-	client, err := future.Dial(ctxFor(t), addrs, future.WithBackoff(20*time.Millisecond, time.Second), future.WithToken(token), future.WithDevice(device, "test"))
+	client, err := future.Dial(ctxFor(t), addrs, future.WithBackoff(20*time.Millisecond, time.Second), future.WithToken(seat.Token), future.WithDevice(seat.Device, "test"))
 	must(t, err)
 	p := &person{t: t, name: name, Client: client, more: make(chan struct{}, 1), done: make(chan struct{})}
 	go p.watch()
@@ -197,7 +183,7 @@ func TestR16_Group_EveryMessageOnceInOrder_WhateverGoes(t *testing.T) {
 		}
 	}
 	k.onlyUpTo(gone)
-	wantStored2(t, c, k.conversation, all)
+	wantRows(t, database(t, c), k.conversation, all)
 }
 
 // onlyUpTo holds that somebody who was taken out has what came up to that, and nothing else, live or by asking; and may not write.
@@ -242,16 +228,7 @@ func (k *club) mostlyLive() {
 
 func emptyRedis(t *testing.T, c *clustertest.Cluster) {
 	t.Helper()
-	client := redis.NewClient(&redis.Options{Addr: strings.Split(c.Redis, ",")[0]})
-	defer func() { _ = client.Close() }()
-	must(t, client.FlushAll(ctxFor(t)).Err())
-}
-
-// wantStored2 waits until the database has n messages of a conversation.
-func wantStored2(t *testing.T, c *clustertest.Cluster, conversation string, n int) {
-	t.Helper()
-	db := database(t, c)
-	eventually(t, fmt.Sprintf("%d messages in the database", n), func() bool {
-		return count(t, db, "SELECT COUNT(*) FROM messages WHERE conversation = ?", conversation) == n
-	})
+	keys, err := c.EmptyRedis(ctxFor(t))
+	must(t, err)
+	t.Logf("Redis had %d keys", keys)
 }

@@ -9,7 +9,6 @@ import (
 
 	future "github.com/futurechat/future/clientsdk"
 	"github.com/futurechat/future/ops/clustertest"
-	"github.com/futurechat/future/ops/e2e/traffic"
 )
 
 // presence measures the two ways in which the friends' list can be wrong: who is gone is still shown online, and who is there
@@ -226,7 +225,7 @@ func (w *watch) login(ctx context.Context) (time.Duration, error) {
 // emptied tells how long the friend was not shown in all, from when Redis was emptied until he is shown for good.
 func (w *watch) emptied(ctx context.Context) (time.Duration, error) {
 	return w.at(ctx, func(*clustertest.Host, *clustertest.Process) (time.Duration, error) {
-		if err := traffic.Flush(ctx, w.c.Redis); err != nil {
+		if _, err := w.c.EmptyRedis(ctx); err != nil {
 			return 0, err
 		}
 		began := time.Now()

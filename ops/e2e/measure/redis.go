@@ -51,14 +51,15 @@ func redisLost(ctx context.Context, s settings) error {
 	for _, name := range slices.Sorted(maps.Keys(before)) {
 		s.say("  before: %s: %s", name, before[name])
 	}
+	empty := func() error { _, err := c.EmptyRedis(ctx); return err }
 	for _, loss := range []struct {
 		name string
 		do   func() error
 	}{
-		{"emptied", func() error { return traffic.Flush(ctx, direct) }},
+		{"emptied", empty},
 		{fmt.Sprintf("away for %v, and empty after it", s.absent), func() error {
 			c.RedisRelay.Cut()
-			if err := errors.Join(sleep(ctx, s.absent), traffic.Flush(ctx, direct)); err != nil {
+			if err := errors.Join(sleep(ctx, s.absent), empty()); err != nil {
 				return err
 			}
 			c.RedisRelay.Heal()

@@ -83,14 +83,3 @@ func State(ctx context.Context, c *clustertest.Cluster, clients map[string]*futu
 	}
 	return state, nil
 }
-
-// Flush empties the cluster's Redis.
-func Flush(ctx context.Context, addr string) error {
-	r, err := DialRedis(ctx, addr)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	_, err = r.Do("FLUSHALL")
-	return err
-}
