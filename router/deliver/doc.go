@@ -6,6 +6,8 @@
 //   - Router is the shell: it shares the partitions with the other routers, guards each by a lease, and carries out what the
 //     Partitions ask for.
 //
+// A direct message goes to its two users' places; a group's to each node with members, which knows who they are (groups.go).
+//
 // The order in one batch is what everything rests on (design.md, I4 and I5): append to the recents; only when every append
 // was answered, look up who is where; forward; when every node has answered or was given up, put on chat.push what did not
 // reach everybody; when that is durable, count the batch as done. What is committed was done. What was done may be done

@@ -1,8 +1,9 @@
 //go:generate ./generate
 
-// Package peer is the link between the cluster's processes: a router hands messages to nodes over it, and a node tells
-// another to end a connection. Server takes links and hands what comes to a Handler; Pool dials links and sends over them.
-// What the frames mean is package deliver's and node's business.
+// Package peer is the link between the cluster's processes: a router hands messages to nodes over it, a node tells another to end
+// a connection, and a removal asks whether older messages are under way (package fence). Server takes links and hands what comes to
+// a Handler; Pool dials links and sends over them. Call asks a process as an operator does, over a link for that alone, and a Control
+// answers (control.go). What the frames mean is the business of those who send and take them.
 //
 // Read peer.go for the contract, peerv1/peer.proto for what travels, then server.go and remote.go for the two ends.
 //

@@ -17,5 +17,8 @@
 //     come with its lock held and must not call it.
 //   - Leave after Shutdown panics, and so does meta data over its limit: checked before.
 //   - Shutdown does not wait for its goroutines, and suspicion timers fire after it: a view that was left is frozen.
-//   - It logs each bad packet, so a stranger could fill the disk: its log is sampled.
+//   - It serves any number of TCP connections at once, and reads up to 20 MiB of each before it knows that it is a stranger's. Both are
+//     bounded (guard.go).
+//   - It logs each bad packet, so a stranger could fill the disk, and tells of it nowhere else: its log is sampled, and read to count
+//     what was refused (log.go).
 package gossip
