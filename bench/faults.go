@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -118,16 +117,13 @@ func runFaults(ctx context.Context, args []string, out, errs io.Writer) error {
 	}
 	r.finish(err)
 
-	var printed bytes.Buffer
 	write := r.table
 	if f.json {
 		write = r.objects
 	}
 	if len(r.Verdicts) > 0 {
-		err = errors.Join(err, write(&printed))
-	}
-	r.Output = printed.String()
-	if _, failed := out.Write(printed.Bytes()); failed != nil {
+		var failed error
+		r.Output, failed = printed(out, write)
 		err = errors.Join(err, failed)
 	}
 	return errors.Join(err, keep(f.out, "faults", r.Began, r, f.Progress))

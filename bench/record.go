@@ -112,6 +112,13 @@ func (r *record) objects(w io.Writer) error {
 	})
 }
 
+// printed prints, and gives what was printed, for the record.
+func printed(out io.Writer, write func(io.Writer) error) (string, error) {
+	var b strings.Builder
+	err := write(io.MultiWriter(out, &b))
+	return b.String(), err
+}
+
 // encode prints one JSON object for each.
 func encode[T any](w io.Writer, all []T, object func(T) any) error {
 	e := json.NewEncoder(w)
