@@ -108,9 +108,6 @@ func New(limits Limits, hello Hello) *Session {
 	return &Session{limits: limits, hello: hello, sends: map[sendKey]*send{}, early: map[sendKey]int{}, held: map[string][]held{}}
 }
 
-// User is the account that logged in, or 0.
-func (s *Session) User() int64 { return s.user }
-
 // Event is what happened to a connection: one of the types below.
 type Event interface{ event() }
 
