@@ -447,3 +447,14 @@ func TestR35_Drain_ALogInIsFinished(t *testing.T) {
 	s.step(session.Done{Entered: 1, Body: &pb.Envelope{Body: &pb.Envelope_Session{Session: &pb.SessionResponse{}}}}, "register")
 	s.step(session.Registered{}, "2:session", "close DRAINING")
 }
+
+// What the log has not answered is waited for, though nothing else is under way: its outcome is to reach the client.
+func TestR35_Drain_WaitsForTheLog(t *testing.T) {
+	id := wire.NewMessageID()
+	s := newScript(t, session.DefaultLimits)
+	s.enter()
+	s.step(send(3, id), "run 3")
+	s.step(admitted(id))
+	s.step(session.Drain{})
+	s.step(appended(id, nil), "3:sent", "close DRAINING")
+}
