@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +105,19 @@ func TestPatches_EveryInvariantIsBroken(t *testing.T) {
 		if name := "I" + string(i); !broken[name] {
 			t.Errorf("no mistake breaks %s", name)
 		}
+	}
+}
+
+// What takes several faults at the wrong moments is what the simulation is for: it must be seen to find such mistakes.
+func TestPatches_TheSimulationCatchesSome(t *testing.T) {
+	found := 0
+	for _, m := range all(t) {
+		if slices.ContainsFunc(m.caught, catcher.simulation) {
+			found++
+		}
+	}
+	if found < 6 {
+		t.Errorf("the simulation is to catch %d mistakes, want 6", found)
 	}
 }
 
