@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -214,16 +215,6 @@ func connect(ctx context.Context, addr string, config *tls.Config, self string, 
 func (r *remote) serve(s *session) error {
 	m := r.pool.metrics
 	raw := s.conn.NetConn()
-	defer context.AfterFunc(r.ctx, func() {
-		r.mu.Lock()
-		busy := len(r.calls.byID) > 0
-		r.mu.Unlock()
-		if busy {
-			abort(raw)
-		} else {
-			_ = s.conn.Close() // with a good-bye: nothing was lost
-		}
-	})()
 	m.links.Inc()
 	defer m.links.Dec()
 	r.mu.Lock()
@@ -233,6 +224,17 @@ func (r *remote) serve(s *session) error {
 	}
 	r.nextPing = time.Now().Add(r.pool.o.timing.ping)
 	r.mu.Unlock()
+	var calm atomic.Bool // ended with nothing under way
+	defer context.AfterFunc(r.ctx, func() {
+		r.mu.Lock()
+		calm.Store(len(r.calls.byID) == 0)
+		r.mu.Unlock()
+		if calm.Load() {
+			out.close()
+		} else {
+			abort(raw)
+		}
+	})()
 	r.signal()
 	r.pool.log.Info("peer link up", zap.String("address", r.addr), zap.String("peer", s.peer))
 	read := make(chan error, 1)
@@ -244,6 +246,9 @@ func (r *remote) serve(s *session) error {
 	}()
 	err := out.write(s.conn, stallAfter)
 	out.close()
+	if calm.Load() {
+		_ = s.conn.CloseWrite() // a good-bye: nothing was lost
+	}
 	abort(raw)
 	// Of the two ends the first to fail has the reason: the other finds everything closed.
 	if readErr := <-read; errors.Is(err, errClosed) || errors.Is(err, net.ErrClosed) {
