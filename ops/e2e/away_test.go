@@ -10,6 +10,7 @@ import (
 // I8: with Redis away messages are acknowledged all the same, somebody can log in, and when it is back everything arrives, once and in
 // order: also to who logged in meanwhile.
 func TestI8_RedisAway_SendsAreAcknowledgedAndArriveLater(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 2, Routers: 2, Histories: 1, RelayRedis: true})
 	alice, bob := newPerson(t, "alice", c.Nodes[0].Addr), newPerson(t, "bob", c.Nodes[1].Addr)
 	conversation := befriend(t, alice, bob)

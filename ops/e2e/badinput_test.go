@@ -131,6 +131,7 @@ func send(conversation, id, text string) *pb.Envelope {
 }
 
 func TestR31_BadRequests_AreNamedAndHurtNobody(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 1, Routers: 1, Histories: 1})
 	addr := c.Nodes[0].Addr
 	alice, bob := newPerson(t, "alice", addr), newPerson(t, "bob", addr)
@@ -225,6 +226,7 @@ func TestR31_BadRequests_AreNamedAndHurtNobody(t *testing.T) {
 
 // R23: names are compared byte by byte.
 func TestR23_NamesWithLeadingZeros_AreTwoAccounts(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 1, Routers: 1, Histories: 1})
 	addr := c.Nodes[0].Addr
 	with, without := newPerson(t, "0614897828", addr), newPerson(t, "614897828", addr)

@@ -213,6 +213,7 @@ func wantWithin(t *testing.T, what string, took, bound time.Duration) {
 }
 
 func TestR05_NodeKilled_FriendIsNotShownForLong(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 2, Routers: 1, Histories: 1})
 	alice := pair(t, c, c.Nodes[1])
 	c.Nodes[1].Kill()
@@ -220,6 +221,7 @@ func TestR05_NodeKilled_FriendIsNotShownForLong(t *testing.T) {
 }
 
 func TestR05_NodePausedAndBack_FriendIsHiddenAndShownAgain(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 2, Routers: 1, Histories: 1})
 	alice := pair(t, c, c.Nodes[1])
 	must(t, c.Nodes[1].Signal(syscall.SIGSTOP))

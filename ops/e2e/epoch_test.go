@@ -15,6 +15,7 @@ import (
 // A topic that was made anew halts every role, which names what differs; raising the epoch is the way on, and positions still
 // rise.
 func TestEpoch_TopicMadeAnew_HaltsUntilRaised(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 1, Routers: 1, Histories: 1})
 	alice, bob := newPerson(t, "alice", c.Nodes[0].Addr), newPerson(t, "bob", c.Nodes[0].Addr)
 	conversation := befriend(t, alice, bob)

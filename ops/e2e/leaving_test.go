@@ -111,6 +111,7 @@ func (ch *chatter) progress(more int) {
 
 // R35: every process is restarted in turn while friends chat, and they notice nothing.
 func TestR35_RollingRestart_NobodyNotices(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 3, Routers: 2, Histories: 2})
 	ch := startChatter(t, c, c.Addrs()...)
 	restart := func(p *clustertest.Process) {
@@ -157,6 +158,7 @@ func wantIn(t *testing.T, out string, parts ...string) {
 }
 
 func TestR35_AdminDrain_ANodeGoesAndNobodyNotices(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 3, Routers: 1, Histories: 1})
 	ch := startChatter(t, c, c.Nodes[0].Addr)
 	ch.progress(20)
@@ -347,6 +349,7 @@ func TestR35_NodeStopped_ItsClientsAreSentElsewhere(t *testing.T) {
 
 // A second process of a name, or at an address, that a living one has does not start, and says why.
 func TestR34_NameOrAddressTaken_TheNewcomerRefuses(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 1, Routers: 1})
 	node := c.Nodes[0]
 	for what, args := range map[string][]string{
@@ -367,6 +370,7 @@ func TestR34_NameOrAddressTaken_TheNewcomerRefuses(t *testing.T) {
 }
 
 func TestR34_RestartAfterACrash_WithTheSameNameAndAddresses_AtOnce(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 2, Routers: 1, Histories: 1})
 	ch := startChatter(t, c, c.Nodes[0].Addr)
 	ch.progress(20)
@@ -381,6 +385,7 @@ func TestR34_RestartAfterACrash_WithTheSameNameAndAddresses_AtOnce(t *testing.T)
 
 // A process that was paused for long finds its place taken when it goes on, and ends.
 func TestR34_PausedProcess_IsDisplacedAndEnds(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 2, Routers: 1})
 	old := c.Nodes[0]
 	must(t, old.Signal(syscall.SIGSTOP))
@@ -403,6 +408,7 @@ func TestR34_PausedProcess_IsDisplacedAndEnds(t *testing.T) {
 // Hosts whose clocks are hours off, either way, do their work like others: what is compared with the time of another host is measured
 // there, by a lease's TTL in Redis or by the log's clock.
 func TestClocksHoursOff_ChatGoesOnInOrder(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 1, Routers: 1, Histories: 1})
 	for role, off := range map[string]string{"node": "5h", "router": "-7h", "history": "3h"} {
 		_, err := c.Add(ctxFor(t), role, "FUTURE_TEST_CLOCK_OFFSET="+off)

@@ -12,6 +12,7 @@ import (
 
 // R31: a server outlives the pipe that its log goes to, and the terminal that it was started from.
 func TestR31_LogPipeClosedAndTerminalGone_TheServerLives(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Routers: 1, Histories: 1})
 	cmd := c.Command(t.Context(), "node", "-log-level", "debug", "-seeds", c.Routers[0].Gossip)
 	out, err := cmd.StderrPipe()
@@ -48,6 +49,7 @@ func TestR31_LogPipeClosedAndTerminalGone_TheServerLives(t *testing.T) {
 
 // I9: neither passwords, tokens nor texts are in the logs, at any level.
 func TestI9_LogsHoldNoSecretsAndNoTexts(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 1, Routers: 1, Histories: 1, Env: []string{"FUTURE_LOG_LEVEL=debug"}})
 	alice, bob := newPerson(t, "alice", c.Nodes[0].Addr), newPerson(t, "bob", c.Nodes[0].Addr)
 	conversation := befriend(t, alice, bob)

@@ -18,6 +18,7 @@ import (
 // The process that decided a change dies before the change's notice is in the log, or before it is known to be. Another brings it
 // there: everybody sees it once.
 func TestOutbox_KilledBetweenCommitAndProduce_NoticeComesOnce(t *testing.T) {
+	t.Parallel()
 	for _, at := range []string{"outbox/before-produce", "outbox/before-delete"} {
 		t.Run(strings.TrimPrefix(at, "outbox/"), func(t *testing.T) {
 			c := startCluster(t, clustertest.Options{Nodes: 2, Routers: 1, Histories: 1})
@@ -103,6 +104,7 @@ func rawMessages(t *testing.T, c *clustertest.Cluster, conversation string) (all
 
 // A part that is missing at the start is named in one line, readiness says no, and when the part comes all goes on by itself.
 func TestStart_AMissingPartIsNamedAndWaitedFor(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 1, Routers: 1, Histories: 1})
 	for _, test := range []struct{ flag, addr, name string }{
 		{"-kafka", "127.0.0.1:1", "kafka"},

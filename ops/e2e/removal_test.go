@@ -143,6 +143,7 @@ func wantRefusedEverywhere(t *testing.T, nodes []*clustertest.Process, conversat
 }
 
 func TestR4_RemovedWhileTheOtherFloods_ExactAtBothSides(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 3, Routers: 2, Histories: 1})
 	alice, bob, conversation := trio(t, c)
 	begun := make(chan struct{})
@@ -186,6 +187,7 @@ func TestR4_RemovedWhileTheOtherFloods_ExactAtBothSides(t *testing.T) {
 
 // A node that is stopped has taken messages and not answered them. It is waited out; what it does after that is not acknowledged.
 func TestR4_ANodeStoppedDuringARemoval_IsWaitedOut(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 3, Routers: 2, Histories: 1})
 	alice, bob, conversation := trio(t, c)
 	begun := make(chan struct{})
@@ -211,6 +213,7 @@ func TestR4_ANodeStoppedDuringARemoval_IsWaitedOut(t *testing.T) {
 
 // The node that decided a removal dies before the removal is in the log. The sweeper of another goes on where it stood: exactly too.
 func TestR4_TheRemovingNodeKilled_TheSweeperFinishes(t *testing.T) {
+	t.Parallel()
 	for _, at := range []string{"outbox/before-produce", "outbox/after-fence"} {
 		t.Run(strings.TrimPrefix(at, "outbox/"), func(t *testing.T) {
 			c := startCluster(t, clustertest.Options{Nodes: 3, Routers: 2, Histories: 1})

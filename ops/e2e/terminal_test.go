@@ -208,6 +208,7 @@ func register(x *terminal, name string) {
 
 // A second dev on the same folder is told why it cannot start.
 func TestR39_ASecondDevOnTheSameFolderIsRefused(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	bin, err := clustertest.Build(t.Context(), dir)
 	must(t, err)
@@ -221,6 +222,7 @@ func TestR39_ASecondDevOnTheSameFolderIsRefused(t *testing.T) {
 
 // What dev acknowledged is there after SIGKILL, at whatever moment that comes.
 func TestR36_DevKilledWhileSending_KeepsWhatItAcknowledged(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	bin, err := clustertest.Build(t.Context(), dir)
 	must(t, err)

@@ -134,6 +134,7 @@ func wantStored(t *testing.T, c *clustertest.Cluster, conversation string, n int
 }
 
 func TestR18_ThreeNodes_EveryMessageOnceInOrder(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 3, Routers: 2, Histories: 1})
 	alice, bob, conversation := trio(t, c)
 	exchange(t, c, alice, bob, conversation, manyMessages/2, func() {})
@@ -145,6 +146,7 @@ func TestR18_ThreeNodes_EveryMessageOnceInOrder(t *testing.T) {
 }
 
 func TestR36_RouterKilledMidway_EveryMessageOnceInOrder(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 3, Routers: 2, Histories: 1})
 	alice, bob, conversation := trio(t, c)
 	victim := owner(t, c, conversation)
@@ -185,6 +187,7 @@ func owner(t *testing.T, c *clustertest.Cluster, conversation string) *clusterte
 
 // Records that are in the log twice, as a produce retry without idempotence leaves them, are shown and stored once.
 func TestR18_RecordsDoubledInTheLog_ShownOnce(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 3, Routers: 2, Histories: 1})
 	alice, bob, conversation := trio(t, c)
 	log, err := kafkalog.New(kafkalog.Options{Brokers: strings.Split(c.Kafka, ",")})

@@ -9,6 +9,7 @@ import (
 
 // R19, R21: what was read stays read, on every device and after return; one's own messages never count.
 func TestR19_UnreadCounts(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, clustertest.Options{Nodes: 2, Routers: 1, Histories: 1})
 	alice, bob := newPerson(t, "alice", c.Nodes[0].Addr), newPerson(t, "bob", c.Nodes[1].Addr)
 	conversation := befriend(t, alice, bob)
