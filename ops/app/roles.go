@@ -159,7 +159,7 @@ func (a *App) newNode() (*nodeRole, error) {
 	}
 	if n.fencer, err = fence.New(fence.Options{
 		Store: p.presence, Members: p.members, Link: p.pool, Self: a.self.ID, Own: n.node.Fence, Alone: a.dev,
-		Logger: a.log.Named("fence"), Registerer: a.registry,
+		Clock: a.clock, Logger: a.log.Named("fence"), Registerer: a.registry,
 	}); err != nil {
 		return nil, err
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/futurechat/future/router/clock"
 	"github.com/futurechat/future/router/cluster"
 	"github.com/futurechat/future/router/peer"
 	"github.com/futurechat/future/router/presence"
@@ -19,12 +21,12 @@ const storeTimeout = 2 * time.Second
 
 // fence does the whole.
 func (f *Fencer) fence(key peer.Fence) error {
-	ctx, cancel := context.WithTimeout(f.ctx, f.o.Within)
+	ctx, cancel := f.o.Clock.WithTimeout(f.ctx, f.o.Within)
 	defer cancel()
-	own := make(chan string, 1)
-	f.o.Own(key, func(incarnation string) { own <- incarnation })
+	answers := newAnswers()
+	f.o.Own(key, func(incarnation string) { answers.take(peer.Fenced{Self: f.o.Self, Incarnation: incarnation}, nil) })
 
-	lookCtx, done := context.WithTimeout(ctx, storeTimeout)
+	lookCtx, done := f.o.Clock.WithTimeout(ctx, storeTimeout)
 	defer done()
 	lives, err := f.o.Store.Lives(lookCtx)
 	if err != nil {
@@ -44,36 +46,33 @@ func (f *Fencer) fence(key peer.Fence) error {
 	if !f.o.Alone {
 		wait(whole)
 	}
-	answers := f.ask(key, f.targets(lives, members))
-	var mine string
-	select {
-	case mine = <-own:
-	case <-ctx.Done():
+	f.ask(key, f.targets(lives, members), answers)
+	for !clock.Closed(answers.all) && ctx.Err() == nil {
+		f.o.Clock.Wait(ctx, time.Time{}, answers.all)
+	}
+	if !clock.Closed(answers.all) { // the others' answers have come, or will not
 		return fmt.Errorf("fence: this process's own messages: %w", context.Cause(ctx))
 	}
-	confirmed := map[string]bool{f.o.Self: true, mine: true} // processes and incarnations
-	for a := range answers {
-		confirmed[a.Self], confirmed[a.Incarnation] = true, true
-	}
+	confirmed := answers.confirmed()
 	for _, l := range lives {
 		switch {
 		case l.Revoked:
-			wait(time.Now().Add(f.o.LeaseTTL)) // by whom and when is not known
+			wait(f.o.Clock.Now().Add(f.o.LeaseTTL)) // by whom and when is not known
 		case !confirmed[l.Incarnation]:
 			if err := f.revoke(ctx, key, l); err != nil {
 				return err
 			}
-			wait(time.Now().Add(f.o.LeaseTTL))
+			wait(f.o.Clock.Now().Add(f.o.LeaseTTL))
 		}
 	}
 	for _, m := range members {
 		if m.Has(cluster.RoleNode) && !confirmed[m.ID] {
 			// It may reckon with a lease that the store has lost.
 			f.log.Warn("a node did not answer a removal, and is waited out", zap.String("conversation", key.Conversation), zap.String("node", m.Name))
-			wait(time.Now().Add(f.o.LeaseTTL))
+			wait(f.o.Clock.Now().Add(f.o.LeaseTTL))
 		}
 	}
-	return pause(ctx, until)
+	return f.pause(ctx, until)
 }
 
 // revoke takes the lease of a node that did not answer.
@@ -81,7 +80,7 @@ func (f *Fencer) revoke(ctx context.Context, key peer.Fence, l presence.Life) er
 	f.metrics.revoked.Inc()
 	f.log.Warn("a node did not answer a removal: its lease is taken, and the time waited for by which it knows",
 		zap.String("conversation", key.Conversation), zap.String("incarnation", l.Incarnation), zap.String("address", l.Addr))
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	ctx, cancel := f.o.Clock.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	if err := f.o.Store.Revoke(ctx, l.Incarnation, f.o.LeaseTTL); err != nil {
 		return fmt.Errorf("fence: revoke %s: %w", l.Incarnation, err)
@@ -116,38 +115,64 @@ func (f *Fencer) targets(lives []presence.Life, members []cluster.Member) []stri
 	return addrs
 }
 
-// ask asks all at once. Every one answers within Patience, or does not: the channel is closed then.
-func (f *Fencer) ask(key peer.Fence, addrs []string) <-chan peer.Fenced {
-	type result struct {
-		peer.Fenced
-		err error
-	}
-	results := make(chan result, len(addrs))
+// ask asks all at once. Every one answers within Patience, or does not.
+func (f *Fencer) ask(key peer.Fence, addrs []string, to *answers) {
+	to.expect(len(addrs))
 	for _, addr := range addrs {
-		f.o.Link.Fence(addr, key, f.o.Patience, func(a peer.Fenced, err error) { results <- result{a, err} })
+		f.o.Link.Fence(addr, key, f.o.Patience, to.take)
 	}
-	answers := make(chan peer.Fenced, len(addrs))
-	f.runs.Go(func() {
-		defer close(answers)
-		for range addrs {
-			if r := <-results; r.err == nil {
-				answers <- r.Fenced
-			}
-		}
-	})
-	return answers
+}
+
+// answers are those to one fence, as they come.
+type answers struct {
+	mu    sync.Mutex
+	left  int // that have neither come nor failed
+	given []peer.Fenced
+	all   chan struct{} // closed once none is left
+}
+
+// newAnswers expects this process's own answer, and to be told how many others.
+func newAnswers() *answers { return &answers{left: 2, all: make(chan struct{})} }
+
+// expect says, once, how many others will come.
+func (a *answers) expect(others int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.changeLocked(others - 1)
+}
+
+func (a *answers) take(answer peer.Fenced, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil {
+		a.given = append(a.given, answer)
+	}
+	a.changeLocked(-1)
+}
+
+func (a *answers) changeLocked(by int) {
+	if a.left += by; a.left == 0 {
+		close(a.all)
+	}
+}
+
+// confirmed gives the processes and incarnations that answered.
+func (a *answers) confirmed() map[string]bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	confirmed := map[string]bool{}
+	for _, answer := range a.given {
+		confirmed[answer.Self], confirmed[answer.Incarnation] = true, true
+	}
+	return confirmed
 }
 
 // pause waits until a time.
-func pause(ctx context.Context, until time.Time) error {
-	t := time.NewTimer(time.Until(until))
-	defer t.Stop()
-	select {
-	case <-t.C:
+func (f *Fencer) pause(ctx context.Context, until time.Time) error {
+	if clock.Sleep(ctx, f.o.Clock, until.Sub(f.o.Clock.Now())) {
 		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("fence: waiting for leases to end: %w", context.Cause(ctx))
 	}
+	return fmt.Errorf("fence: waiting for leases to end: %w", context.Cause(ctx))
 }
 
 type metrics struct {

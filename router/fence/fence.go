@@ -26,6 +26,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/futurechat/future/router/clock"
 	"github.com/futurechat/future/router/cluster"
 	"github.com/futurechat/future/router/peer"
 	"github.com/futurechat/future/router/presence"
@@ -68,6 +69,8 @@ type Options struct {
 	// Most bounds the fences that run at a time. Default 256.
 	Most int
 
+	// Clock is time and goroutines. Default clock.Real.
+	Clock      clock.Clock
 	Logger     *zap.Logger
 	Registerer prometheus.Registerer
 }
@@ -81,7 +84,7 @@ type Fencer struct {
 	// ctx ends with Close.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	runs   sync.WaitGroup
+	runs   clock.Group
 
 	mu      sync.Mutex
 	closed  bool
@@ -116,6 +119,9 @@ func New(o Options) (*Fencer, error) {
 	o.Within = cmp.Or(o.Within, 30*time.Second)
 	o.LookEvery = cmp.Or(o.LookEvery, 3*time.Second)
 	o.Most = cmp.Or(o.Most, 256)
+	if o.Clock == nil {
+		o.Clock = clock.Real
+	}
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
@@ -124,6 +130,7 @@ func New(o Options) (*Fencer, error) {
 		return nil, err
 	}
 	f := &Fencer{o: o, log: o.Logger, metrics: m, running: map[peer.Fence]*fencing{}, done: [2]map[peer.Fence]bool{{}, {}}}
+	f.runs = o.Clock.NewGroup()
 	f.ctx, f.cancel = context.WithCancelCause(context.Background())
 	return f, nil
 }
@@ -141,21 +148,16 @@ func (f *Fencer) Close() error {
 // Run looks now and then whether the store's data is still the same, until ctx ends, so that a fence knows since when it is. Without
 // it a fence waits longer than it must.
 func (f *Fencer) Run(ctx context.Context) error {
-	tick := time.NewTicker(f.o.LookEvery)
-	defer tick.Stop()
-	for {
-		lookCtx, cancel := context.WithTimeout(ctx, f.o.LookEvery)
+	for ctx.Err() == nil {
+		lookCtx, cancel := f.o.Clock.WithTimeout(ctx, f.o.LookEvery)
 		_, err := f.whole(lookCtx)
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			f.log.Debug("the age of the presence store's data is not known", zap.Error(err))
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
+		clock.Sleep(ctx, f.o.Clock, f.o.LookEvery)
 	}
+	return nil
 }
 
 // whole gives from when on the store lists all nodes that reckon with a lease, whatever was lost before.
@@ -167,7 +169,7 @@ func (f *Fencer) whole(ctx context.Context) (time.Time, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if epoch != f.epoch {
-		f.epoch, f.since = epoch, time.Now()
+		f.epoch, f.since = epoch, f.o.Clock.Now()
 	}
 	return f.since.Add(f.o.LeaseTTL), nil
 }
@@ -180,12 +182,13 @@ func (f *Fencer) Fence(ctx context.Context, conversation string, version uint64)
 	if r == nil {
 		return err
 	}
-	select {
-	case <-r.over:
-		return r.err
-	case <-ctx.Done():
+	for !clock.Closed(r.over) && ctx.Err() == nil {
+		f.o.Clock.Wait(ctx, time.Time{}, r.over)
+	}
+	if !clock.Closed(r.over) {
 		return fmt.Errorf("fence: still under way: %w", context.Cause(ctx))
 	}
+	return r.err
 }
 
 // join gives the fence that is under way, begun if need be; nil with a nil error if it was done before.
@@ -205,9 +208,9 @@ func (f *Fencer) join(key peer.Fence) (*fencing, error) {
 	r := &fencing{over: make(chan struct{})}
 	f.running[key] = r
 	f.runs.Go(func() {
-		began := time.Now()
+		began := f.o.Clock.Now()
 		err := f.fence(key)
-		f.metrics.seconds.Observe(time.Since(began).Seconds())
+		f.metrics.seconds.Observe(f.o.Clock.Now().Sub(began).Seconds())
 		f.mu.Lock()
 		delete(f.running, key)
 		if err == nil {

@@ -32,6 +32,7 @@ type world struct {
 	nodes   map[string]peer.Fenced // by address: what they answer; who is not here is silent
 	asked   map[string]int
 	own     int
+	calls   sync.WaitGroup // that are under way
 }
 
 func (w *world) Members() ([]cluster.Member, <-chan struct{}) { return w.members, nil }
@@ -44,19 +45,20 @@ func (w *world) Fence(addr string, f peer.Fence, timeout time.Duration, done fun
 	if f.Conversation != conversation {
 		w.Errorf("asked of %s", f.Conversation)
 	}
-	go func() {
+	w.calls.Go(func() {
 		if there {
 			done(answer, nil)
 			return
 		}
 		time.Sleep(timeout)
 		done(peer.Fenced{}, peer.ErrTimeout)
-	}()
+	})
 }
 
 // newWorld is a cluster of this process, self at own:1, and of nodes a and b that answer. Its store is old enough.
 func newWorld(t *testing.T) *world {
 	w := &world{T: t, nodes: map[string]peer.Fenced{}, asked: map[string]int{}}
+	t.Cleanup(w.calls.Wait)
 	w.store = presence.NewMemory(presence.MemoryOptions{Fault: func(presence.Op) error {
 		if w.failing {
 			return presence.ErrUnavailable
