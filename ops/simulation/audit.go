@@ -17,7 +17,7 @@ func direct(a, b *person) string { return wire.Direct(a.id, b.id) }
 func canary(w *world, from, to *person) resume.Message {
 	return resume.Message{
 		Conversation: direct(from, to), ID: w.messageID(from.rng),
-		Payload: &pb.Payload{Kind: &pb.Payload_Text{Text: &pb.Text{Text: "after all"}}},
+		Payload: &pb.Payload{Kind: &pb.Payload_Text{Text: &pb.Text{Text: "one more"}}},
 	}
 }
 

@@ -28,8 +28,8 @@ type simPartition struct {
 	number  int32
 	records []eventlog.Record
 	readers []*simReader
-	// By faults: appends to it do not go through.
-	stuck int
+	// By faults: appends to it do not go through, or are given up and written all the same.
+	stuck, late int
 }
 
 func (p *simPartition) end() int64 { return int64(len(p.records)) }
@@ -163,6 +163,8 @@ func (l *logPort) fate(q *queue) produced {
 		return answerGo
 	case q.at.stuck > 0:
 		return lost
+	case q.at.late > 0:
+		return late
 	case n < b.flaky/2:
 		return refused
 	case n < b.flaky:

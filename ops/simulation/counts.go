@@ -22,7 +22,10 @@ func mustHappen() []string {
 		"resyncs asked for", "sessions told to compare", "sessions that presence has compare", "recents asked for in vain",
 		"incarnations given up", "degraded log-ins", "kicks", "deliveries left out for slow clients", "slow connections drained",
 		"connections ended by nodes for silence", "connections given up by clients", "connections closed as REPLACED",
-		"refused as RETRY_IN_ORDER", "refused as UNAVAILABLE", "refused as PENDING", "refused as SESSION_ENDED",
+		"removals asked for", "removals", "removals answered", "friendships begun", "fences confirmed", "fences waited out", "fences failed",
+		"lives revoked", "invalid messages in the log", "invalid messages dropped by routers", "invalid messages dropped by history",
+		"rights looked at again: allowed", "rights looked at again: ended", "rights looked at again: unknown", "messages rejected",
+		"refused as NOT_FRIENDS", "refused as RETRY_IN_ORDER", "refused as UNAVAILABLE", "refused as PENDING", "refused as SESSION_ENDED",
 	}
 	for _, kind := range FaultKinds() {
 		if kind != "doubled" { // "appends written twice"

@@ -77,6 +77,9 @@ func (d dbPort) ChangePair(ctx context.Context, lo, hi int64, decide func(chat.P
 	}
 	c, err := call(ctx, d.p, &d.d.service, "ChangePair", func() (changed, error) {
 		p, o, err := d.Store.ChangePair(at, lo, hi, decide)
+		if err == nil {
+			d.d.w.truth.pairChanged(p)
+		}
 		return changed{p, o}, err
 	})
 	return c.p, c.o, err
@@ -122,7 +125,7 @@ func (d dbPort) WriteBatch(ctx context.Context, b chat.Batch) (chat.Written, err
 		}
 		written, err := d.Store.WriteBatch(at, b)
 		if err == nil {
-			d.d.w.truth.stored(b, written.Duplicates)
+			d.d.w.truth.stored(b, written)
 		}
 		return written, err
 	})

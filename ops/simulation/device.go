@@ -86,6 +86,7 @@ const (
 	forRead
 	forOther
 	forLogout
+	forRemoval
 )
 
 type request struct {
@@ -97,8 +98,10 @@ type request struct {
 
 const (
 	answerWithin = 6 * time.Second
-	backoffMin   = 200 * time.Millisecond
-	backoffMost  = 4 * time.Second
+	// removedWithin is how long all wait that stands beside a removal: requests of a session run one at a time.
+	removedWithin = 20 * time.Second
+	backoffMin    = 200 * time.Millisecond
+	backoffMost   = 4 * time.Second
 )
 
 func (d *device) running() bool { return d.p != nil && !d.p.dead }
@@ -252,8 +255,14 @@ func (d *device) checkLink(now time.Time) {
 	case now.Sub(d.sent) >= pingEvery:
 		d.request(request{kind: forPing}, &pb.Envelope{Body: &pb.Envelope_Ping{Ping: &pb.PingRequest{}}})
 	}
+	within := answerWithin
 	for _, r := range d.requests {
-		if now.Sub(r.at) >= answerWithin {
+		if r.kind == forRemoval {
+			within = removedWithin
+		}
+	}
+	for _, r := range d.requests {
+		if now.Sub(r.at) >= within {
 			d.w.count("connections given up by clients")
 			d.lost(d.conn, "the node did not answer", 0)
 			return
@@ -311,6 +320,7 @@ func (d *device) frame(c *conn, frame []byte) {
 	case *pb.Envelope_Rejected:
 		if d.phase == phaseLive {
 			d.w.count("messages rejected")
+			d.w.truth.rejected(d, b.Rejected)
 			d.step(resume.Rejected{Conversation: b.Rejected.GetConversation(), ID: b.Rejected.GetClientMsgId(), Err: wire.FromProto(b.Rejected.GetError())})
 		}
 	default:
@@ -345,6 +355,7 @@ func (d *device) answer(e *pb.Envelope) {
 	if b, ok := e.GetBody().(*pb.Envelope_Error); ok {
 		err = wire.FromProto(b.Error)
 		d.w.count("refused as " + err.Code.String()[len("CODE_"):])
+		d.w.tracef("%s is refused request %d, message %q: %v", d.name, e.GetId(), short(r.id), err)
 	}
 	switch r.kind {
 	case forHello:
@@ -372,6 +383,10 @@ func (d *device) answer(e *pb.Envelope) {
 		if err == nil {
 			d.saved.token = ""
 			d.lost(d.conn, "logged out", 0)
+		}
+	case forRemoval:
+		if err == nil {
+			d.w.truth.removed(r.conversation, r.seq)
 		}
 	case forPing, forOther:
 	}
@@ -427,6 +442,7 @@ func (d *device) effect(e resume.Effect, reconnect *string) {
 			Conversation: e.Conversation, After: e.After, Limit: uint32(e.Limit), Forward: true,
 		}}})
 	case resume.Write:
+		d.w.tracef("%s writes %s to %s, resend %v, as request %d", d.name, short(e.Message.ID), e.Message.Conversation, e.Resend, d.lastID+1)
 		d.request(request{kind: forSend, conversation: e.Message.Conversation, id: e.Message.ID}, &pb.Envelope{Body: &pb.Envelope_Send{Send: &pb.SendRequest{
 			Conversation: e.Message.Conversation, ClientMsgId: e.Message.ID, Payload: e.Message.Payload, Resend: e.Resend,
 		}}})

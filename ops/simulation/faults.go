@@ -9,6 +9,7 @@ import (
 	"github.com/futurechat/future/router/presence"
 
 	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/eventlog"
 )
 
 // fault is something that happens to a cluster. Each kind has numbers of its own, so that leaving one out changes the others little.
@@ -46,6 +47,7 @@ var faults = []fault{
 	{"log-slow", 1, 4 * time.Second, slow(func(w *world) *service { return &w.broker.service })},
 	{"log-flaky", 2, 8 * time.Second, flaky(func(w *world) *service { return &w.broker.service })},
 	{"log-leader", 2, 3 * time.Second, stuckPartition},
+	{"log-late", 3, 600 * time.Millisecond, partLate},
 	{"link-break", 4, 0, breakLink},
 	{"link-cut", 2, 5 * time.Second, cutPeers},
 	{"link-slow", 1, 3 * time.Second, slowPeers},
@@ -279,6 +281,34 @@ func stuckPartition(w *world, r *rand.Rand) func() {
 	p := w.broker.topics[chat.TopicMessages].partitions[r.IntN(w.o.Partitions)]
 	p.stuck++
 	return func() { p.stuck-- }
+}
+
+// partLate has people end a friendship while what they wrote is on its way into the log, and stays so until they are parted.
+func partLate(w *world, r *rand.Rand) func() {
+	someone, _ := pick(r, w.people)
+	friend, ok := pick(r, someone.friends)
+	d, other := someone.devices[0], r.IntN(2) == 0
+	if !ok || !d.running() || d.p.paused || d.phase != phaseLive {
+		return nil
+	}
+	conversation := direct(someone, friend)
+	p := w.broker.topics[chat.TopicMessages].partitions[eventlog.PartitionOf(conversation, w.o.Partitions)]
+	p.late++
+	if writer := friend.devices[0]; other && writer.running() && len(writer.saved.outbox) < mostUnsent {
+		writer.p.exec(func() { writer.submit(canary(w, friend, someone)) })
+	} else if len(d.saved.outbox) < mostUnsent {
+		d.p.exec(func() { d.submit(canary(w, someone, friend)) })
+	}
+	w.after(100*time.Millisecond, func() {
+		if d.running() {
+			d.p.exec(func() {
+				if d.phase == phaseLive {
+					someone.part(d, friend)
+				}
+			})
+		}
+	})
+	return func() { p.late-- }
 }
 
 func breakLink(w *world, r *rand.Rand) func() {

@@ -31,14 +31,15 @@ type peerLink struct {
 }
 
 type peerCall struct {
-	done func(peer.Answer, error)
-	told bool
+	failed func(error)
+	told   bool
 }
 
-func (c *peerCall) tell(a peer.Answer, err error) {
+// tell gives what asked its answer, unless it has one.
+func (c *peerCall) tell(give func()) {
 	if !c.told {
 		c.told = true
-		c.done(a, err)
+		give()
 	}
 }
 
@@ -86,20 +87,33 @@ func (pp peerPort) link(addr string) *peerLink {
 
 // Send implements deliver.Pool.
 func (pp peerPort) Send(addr string, f peer.Forward, timeout time.Duration, done func(peer.Answer, error)) {
+	ask(pp, addr, timeout, done, func(l *peerLink, answer func(peer.Answer)) { answer(l.to.forward(l.id, f)) })
+}
+
+// Fence implements fence.Link.
+func (pp peerPort) Fence(addr string, f peer.Fence, timeout time.Duration, done func(peer.Fenced, error)) {
+	ask(pp, addr, timeout, done, func(l *peerLink, answer func(peer.Fenced)) {
+		l.to.node.Fence(f, func(incarnation string) { answer(peer.Fenced{Self: l.to.p.name, Incarnation: incarnation}) })
+	})
+}
+
+// ask has the process at an address do something and answer, at once or later.
+func ask[A any](pp peerPort, addr string, timeout time.Duration, done func(A, error), do func(l *peerLink, answer func(A))) {
 	n, w := pp.n, pp.p.w
-	c := &peerCall{done: done}
+	var none A
+	c := &peerCall{failed: func(err error) { done(none, err) }}
 	w.after(timeout, func() {
 		pp.p.exec(func() {
 			if !c.told {
 				w.count("frames timed out")
 			}
-			c.tell(peer.Answer{}, peer.ErrTimeout)
+			c.tell(func() { c.failed(peer.ErrTimeout) })
 		})
 	})
 	l := pp.link(addr)
 	if l == nil {
 		w.count("frames to nobody")
-		w.after(n.latency(), func() { pp.p.exec(func() { c.tell(peer.Answer{}, peer.ErrLost) }) })
+		w.after(n.latency(), func() { pp.p.exec(func() { c.tell(func() { c.failed(peer.ErrLost) }) }) })
 		return
 	}
 	l.calls = append(l.calls, c)
@@ -107,17 +121,18 @@ func (pp peerPort) Send(addr string, f peer.Forward, timeout time.Duration, done
 		l.calls = slices.DeleteFunc(l.calls, func(c *peerCall) bool { return c.told })
 	}
 	l.send(pp.slot, func() {
-		a := l.to.forward(l.id, f)
-		l.there = max(l.there, w.now)
-		if n.cuts[[2]string{pp.slot, l.to.slot}]&cutAnswers != 0 {
-			w.count("answers of nodes lost")
-			return
-		}
-		l.ret = max(l.ret+1, w.now+n.latency())
-		w.at(l.ret, func() {
-			if !l.broken {
-				pp.p.exec(func() { c.tell(a, nil) })
+		do(l, func(a A) {
+			l.there = max(l.there, w.now)
+			if n.cuts[[2]string{pp.slot, l.to.slot}]&cutAnswers != 0 {
+				w.count("answers of nodes lost")
+				return
 			}
+			l.ret = max(l.ret+1, w.now+n.latency())
+			w.at(l.ret, func() {
+				if !l.broken {
+					pp.p.exec(func() { c.tell(func() { done(a, nil) }) })
+				}
+			})
 		})
 	})
 }
@@ -162,7 +177,7 @@ func (n *peerNet) breakLink(l *peerLink) {
 	n.w.after(n.latency(), func() {
 		l.from.exec(func() {
 			for _, c := range calls {
-				c.tell(peer.Answer{}, peer.ErrLost)
+				c.tell(func() { c.failed(peer.ErrLost) })
 			}
 		})
 	})

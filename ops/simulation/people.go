@@ -24,6 +24,9 @@ type person struct {
 	devices []*device
 }
 
+// mostUnsent is how many messages of a device may await their acknowledgement before its person writes no more.
+const mostUnsent = 32
+
 const password = "password of everybody"
 
 // passwordHash is what the store has of it.
@@ -64,11 +67,12 @@ func (w *world) populate() {
 
 func (w *world) befriend(a, b *person) {
 	notice := &pb.Message{Conversation: wire.Direct(a.id, b.id), Sender: &pb.User{Id: wire.FormatID(a.id)}, ClientMsgId: w.messageID(a.rng)}
-	_, out, err := w.db.memory.ChangePair(at, min(a.id, b.id), max(a.id, b.id), func(p chat.Pair) (chat.Pair, *pb.Message, error) {
+	p, out, err := w.db.memory.ChangePair(at, min(a.id, b.id), max(a.id, b.id), func(p chat.Pair) (chat.Pair, *pb.Message, error) {
 		p.State, p.AskedBy, p.Version = chat.PairFriends, a.id, p.Version+1
 		return p, notice, nil
 	})
 	if err == nil {
+		w.truth.opened[direct(a, b)] = p.Version
 		err = w.db.memory.Sent(at, []int64{out.ID}) // as if long ago
 	}
 	if err != nil {
@@ -139,7 +143,7 @@ func (p *person) act() {
 	d.p.exec(func() {
 		switch {
 		case what < 70:
-			if len(d.saved.outbox) < 32 {
+			if len(d.saved.outbox) < mostUnsent {
 				d.submit(resume.Message{Conversation: conversation, ID: id, Payload: &pb.Payload{Kind: &pb.Payload_Text{Text: &pb.Text{Text: "text of " + id}}}})
 			}
 		case what < 82:
@@ -152,6 +156,10 @@ func (p *person) act() {
 			p.meet(d, p.w.people[whom%len(p.w.people)])
 		case what < 94 && d.phase == phaseLive:
 			p.leave(d)
+		case what < 96 && d.phase == phaseLive:
+			p.part(d, friend)
+		case what >= 96 && d.phase == phaseLive:
+			p.ask(d, friend)
 		}
 		d.arm()
 	})
@@ -162,8 +170,32 @@ func (p *person) meet(d *device, other *person) {
 	if other == p || slices.Contains(p.friends, other) {
 		return
 	}
+	p.ask(d, other)
+}
+
+// ask asks somebody to be friends, or accepts; also a friend of before, who is perhaps none any more.
+func (p *person) ask(d *device, other *person) {
 	p.w.count("friends asked for")
 	d.request(request{kind: forOther}, &pb.Envelope{Body: &pb.Envelope_AddFriend{AddFriend: &pb.AddFriendRequest{Name: other.name, Greeting: "hello"}}})
+}
+
+// part ends a friendship. Mostly both think better of it soon, and write all the while.
+func (p *person) part(d *device, friend *person) {
+	p.w.count("removals asked for")
+	conversation := direct(p, friend)
+	d.request(request{kind: forRemoval, conversation: conversation, seq: p.w.truth.opened[conversation]},
+		&pb.Envelope{Body: &pb.Envelope_RemoveFriend{RemoveFriend: &pb.RemoveFriendRequest{Name: friend.name}}})
+	for _, both := range [][2]*person{{p, friend}, {friend, p}} {
+		p.w.after(time.Duration(p.rng.Int64N(int64(4*time.Second))), func() {
+			if d := both[0].devices[0]; d.running() && !p.w.healed {
+				d.p.exec(func() {
+					if d.phase == phaseLive {
+						both[0].ask(d, both[1])
+					}
+				})
+			}
+		})
+	}
 }
 
 // leave logs a device out, for a while.

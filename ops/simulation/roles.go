@@ -15,9 +15,11 @@ import (
 	"github.com/futurechat/future/consumers/history"
 	"github.com/futurechat/future/node"
 	"github.com/futurechat/future/router/chat"
+	"github.com/futurechat/future/router/clock"
 	"github.com/futurechat/future/router/cluster"
 	"github.com/futurechat/future/router/deliver"
 	"github.com/futurechat/future/router/eventlog"
+	"github.com/futurechat/future/router/fence"
 	"github.com/futurechat/future/router/outbox"
 	"github.com/futurechat/future/router/peer"
 	"github.com/futurechat/future/router/presence"
@@ -133,11 +135,14 @@ type nodeProc struct {
 func (w *world) startNode(s *slot, p *proc, self *cluster.Member) error {
 	self.Peer = "peer of " + p.name
 	view := w.view.join(p, *self)
-	_ = view // a node looks for nobody
 	store, redis, log := w.dbPort(p), w.redisPort(p), w.logPort(p)
+	var fencer *fence.Fencer
 	out, err := outbox.New(outbox.Options{
 		Store: store, Log: log, Partitions: w.o.Partitions, Leases: redis, Owner: self.ID, Clock: p, Logger: w.logger(p),
 		Registerer: w.registry(p),
+		Fence: func(ctx context.Context, conversation string, version uint64) error {
+			return w.fenced(p, func() error { return fencer.Fence(ctx, conversation, version) })
+		},
 	})
 	if err != nil {
 		return err
@@ -165,8 +170,17 @@ func (w *world) startNode(s *slot, p *proc, self *cluster.Member) error {
 		Suspend:         func() { w.count("incarnations given up"); w.tracef("%s suspends", p.name); n.node.Suspend() },
 		Resume:          func(i string) { w.tracef("%s lives as %s", p.name, i); n.node.Resume(i) },
 	})
+	fencer, err = fence.New(fence.Options{
+		Store: redis, Members: view, Link: peerPort{p, s.name, w.peers}, Self: self.ID, Own: n.node.Fence, Clock: p,
+		Logger: w.logger(p), Registerer: w.registry(p),
+	})
+	if err != nil {
+		return err
+	}
 	n.node.Start(present)
 	p.spawn(func() { _ = present.Run(p.ctx) })
+	p.spawn(func() { _ = fencer.Run(p.ctx) })
+	p.spawn(func() { n.watchLog(store) })
 	p.spawn(func() { _ = out.Run(p.ctx) })
 	w.nodes = append(w.nodes, n)
 	p.onKill = append(p.onKill, func() {
@@ -176,6 +190,36 @@ func (w *world) startNode(s *slot, p *proc, self *cluster.Member) error {
 		}
 	})
 	return nil
+}
+
+// watchLog tells a node up to where the log is in the database, as its process does.
+func (n *nodeProc) watchLog(store chat.Store) {
+	const every = 5 * time.Second
+	for clock.Sleep(n.p.ctx, n.p, every) {
+		if s, err := store.LogState(n.p.ctx, chat.TopicMessages); err == nil {
+			n.node.LogSeen(s.Seen)
+		}
+	}
+}
+
+// fenced counts how a fence ended.
+func (w *world) fenced(p *proc, fence func() error) error {
+	if w.planted.fence != nil && w.planted.fence() {
+		return nil
+	}
+	began := p.Now()
+	err := fence()
+	const answersWithin = 3 * time.Second // a fence that has all nodes' answers
+	switch took := p.Now().Sub(began); {
+	case err != nil:
+		w.count("fences failed")
+		w.tracef("%s: %v", p.name, err)
+	case took < answersWithin:
+		w.count("fences confirmed")
+	default:
+		w.count("fences waited out")
+	}
+	return err
 }
 
 func (w *world) registered(degraded bool) {

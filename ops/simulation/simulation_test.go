@@ -72,6 +72,10 @@ func TestR44_APlantedFault_IsCaughtByItsCheck(t *testing.T) {
 				}
 			}
 		}},
+		{"a removal is not fenced", "acknowledged", func(w *world) { w.planted.fence = func() bool { return true } }},
+		{"history does not look at rights", "validity", func(w *world) {
+			w.planted.store = func(b *chat.Batch) { b.Checks = nil }
+		}},
 		{"history loses the oldest messages", "history shown", func(w *world) {
 			w.planted.store = func(b *chat.Batch) {
 				if b.From == 0 { // before anybody could ask for them
@@ -92,7 +96,7 @@ func TestR44_APlantedFault_IsCaughtByItsCheck(t *testing.T) {
 // firstBroken gives the check that fails first in some seeds.
 func firstBroken(t *testing.T, o Options) string {
 	t.Helper()
-	for seed := range uint64(10) {
+	for seed := range uint64(40) {
 		o.Seed = seed
 		if r := Run(o); r.Broken != nil {
 			t.Log(r.Broken)

@@ -1,8 +1,10 @@
 package simulation
 
 import (
+	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/futurechat/future/clientsdk/resume"
 	"github.com/futurechat/future/clientsdk/wire"
@@ -29,6 +31,21 @@ type truth struct {
 	judged  map[int32]int64 // commits were held against the facts up to here
 	owners  map[string]string
 	reads   map[readKey]uint64
+
+	// Of removals. closed are the closings that the log has; invalid are records behind one, of whom no more may be heard.
+	closed  chat.Closings
+	invalid map[seqKey]bool
+	broken  map[int32][]int64 // their offsets, by partition
+	// By conversation, from the database: the version by which two became friends last. From clients: the highest closing that was
+	// in the log when a removal was answered, and when that was.
+	opened   map[string]uint64
+	openedAt map[string]time.Duration
+	ended    map[string]ending
+}
+
+type ending struct {
+	version uint64
+	at      time.Duration
 }
 
 // fact is a valid message: the first copy of its identity in the log.
@@ -43,6 +60,7 @@ type fact struct {
 	there     map[int64]bool
 	pushed    map[int64]bool
 	acked     bool
+	ackedTo   int // the segment of the device that was told so
 }
 
 type (
@@ -65,9 +83,11 @@ type (
 type order struct{ submitted, written int }
 
 type submission struct {
+	at    time.Duration
 	order *order
 	nth   int
 	text  string
+	over  bool // its sender was told that it failed for good
 }
 
 func newTruth(w *world) *truth {
@@ -75,6 +95,7 @@ func newTruth(w *world) *truth {
 		w: w, byID: map[chat.Identity]*fact{}, bySeq: map[seqKey]*fact{}, talks: map[string][]*fact{}, parts: map[int32][]*fact{},
 		said: map[chat.Identity]*submission{}, orders: map[orderKey]*order{}, history: map[int32]int64{}, judged: map[int32]int64{},
 		owners: map[string]string{}, reads: map[readKey]uint64{},
+		closed: chat.Closings{}, invalid: map[seqKey]bool{}, broken: map[int32][]int64{}, opened: map[string]uint64{}, ended: map[string]ending{}, openedAt: map[string]time.Duration{},
 	}
 }
 
@@ -95,6 +116,14 @@ func (t *truth) written(topic string, r eventlog.Record) {
 		return
 	}
 	id := chat.IdentityOf(rec.Message)
+	if rec.Checked && t.closed.Highest(id.Conversation, id.Sender) > rec.Version {
+		t.w.count("invalid messages in the log")
+		t.w.tracef("log %d/%d is %s of %d in %s, which is invalid: checked at version %d", r.Partition, r.Offset, short(id.ClientMsgID), id.Sender, id.Conversation, rec.Version)
+		t.invalid[seqKey{r.Partition, rec.Message.GetSeq()}] = true
+		t.broken[r.Partition] = append(t.broken[r.Partition], r.Offset)
+		return
+	}
+	t.closed.Note(rec.Message)
 	f := t.byID[id]
 	if f == nil {
 		c, _ := wire.ParseConversation(id.Conversation) // ParseRecord has looked
@@ -117,10 +146,16 @@ func (t *truth) written(topic string, r eventlog.Record) {
 // short is how messages are called in traces: what differs between their ids.
 func short(id string) string { return id[strings.LastIndexByte(id, '-')+1:] }
 
-// inOrder: what a device sent to a conversation enters the log in the order in which it was submitted.
+// inOrder: what a device sent to a conversation enters the log in the order in which it was submitted. What was given up may still
+// come, late: a message of unknown outcome that its sender had no right to send again. And two who parted and are friends anew
+// may see one that was refused meanwhile behind later ones, if the refusal was lost: to the sender its outcome was unknown.
 func (t *truth) inOrder(f *fact) {
 	s := t.said[f.id]
-	if s == nil {
+	if s == nil || s.over {
+		return
+	}
+	if s.nth < s.order.written && t.openedAt[f.id.Conversation] > s.at {
+		t.w.count("sent again behind later ones, friends anew")
 		return
 	}
 	if s.nth < s.order.written {
@@ -147,6 +182,9 @@ func (t *truth) push(r eventlog.Record) {
 // appended is what a router put into the recents.
 func (t *truth) appended(messages []presence.Recent, _ []presence.Prev) {
 	for _, m := range messages {
+		if t.invalid[seqKey{eventlog.PartitionOf(m.Conversation, t.w.o.Partitions), m.Seq}] {
+			t.w.violate("validity", "the recents were given %d of %s, which is invalid", m.Seq, m.Conversation)
+		}
 		if f := t.bySeq[seqKey{eventlog.PartitionOf(m.Conversation, t.w.o.Partitions), m.Seq}]; f != nil {
 			f.recent = true
 		}
@@ -250,14 +288,23 @@ func (t *truth) commits(group string, partition int32, from, to int64) {
 }
 
 // stored is a batch that history wrote.
-func (t *truth) stored(b chat.Batch, duplicates int) {
+func (t *truth) stored(b chat.Batch, w chat.Written) {
 	if b.From != t.history[b.Partition] {
 		t.w.violate("history", "partition %d: a batch from %d was stored at %d", b.Partition, b.From, t.history[b.Partition])
 	}
 	t.history[b.Partition] = b.Next
 	t.w.count("batches stored")
-	if duplicates > 0 {
+	if w.Duplicates > 0 {
 		t.w.count("batches with duplicates")
+	}
+	invalid := 0
+	for _, offset := range t.broken[b.Partition] {
+		if offset >= b.From && offset < b.Next {
+			invalid++
+		}
+	}
+	if w.Invalid != invalid {
+		t.w.violate("validity", "history took %d messages of [%d, %d) of partition %d for invalid: %d are", w.Invalid, b.From, b.Next, b.Partition, invalid)
 	}
 }
 
@@ -296,7 +343,7 @@ func (t *truth) submitted(d *device, m resume.Message) {
 		t.orders[key] = o
 	}
 	o.submitted++
-	t.said[t.identity(d, m.Conversation, m.ID)] = &submission{o, o.submitted, m.Payload.GetText().GetText()}
+	t.said[t.identity(d, m.Conversation, m.ID)] = &submission{t.w.now, o, o.submitted, m.Payload.GetText().GetText(), false}
 	t.w.count("messages submitted")
 	t.w.tracef("%s submits %s to %s", d.name, short(m.ID), m.Conversation)
 }
@@ -309,14 +356,25 @@ func (t *truth) acked(d *device, e resume.Sent) {
 		t.w.violate("acknowledged", "%s: message %s to %s was acknowledged at %d, but the log does not have it there", d.name, e.ID, e.Conversation, e.Seq)
 		return
 	}
-	f.acked = true
+	f.acked, f.ackedTo = true, d.saved.segment
 	t.w.mix(e.Seq)
+	end, was := t.ended[e.Conversation]
+	if s := t.said[f.id]; was && s.at > end.at && t.opened[e.Conversation] < end.version {
+		t.w.violate("removal", "%s: message %s to %s was submitted after a removal was answered, and acknowledged", d.name, e.ID, e.Conversation)
+	}
 }
 
 // failed: what was acknowledged never fails.
 func (t *truth) failed(d *device, e resume.Failed) {
-	if f := t.byID[t.identity(d, e.Message.Conversation, e.Message.ID)]; f != nil && f.acked {
+	// A program that has forgotten that it was told sends again, perhaps when the right has ended and history does not have it yet.
+	var told *wire.Error
+	noRight := errors.As(e.Err, &told) && told.Code == pb.Code_CODE_NOT_FRIENDS
+	forgotten := func(f *fact) bool { return noRight && f.ackedTo != d.saved.segment }
+	if f := t.byID[t.identity(d, e.Message.Conversation, e.Message.ID)]; f != nil && f.acked && !forgotten(f) {
 		t.w.violate("acknowledged", "%s: message %s to %s was acknowledged and then failed: %v", d.name, e.Message.ID, e.Message.Conversation, e.Err)
+	}
+	if s := t.said[t.identity(d, e.Message.Conversation, e.Message.ID)]; s != nil {
+		s.over = true
 	}
 	t.w.tracef("%s gives up %s: %v", d.name, short(e.Message.ID), e.Err)
 }
@@ -359,4 +417,38 @@ func (t *truth) read(p *person, conversation string, seq uint64) {
 	key := readKey{p.id, conversation}
 	t.reads[key] = max(t.reads[key], seq)
 	t.w.count("reads marked")
+}
+
+// ---- removals
+
+// pairChanged is a change of two people's relation in the database.
+func (t *truth) pairChanged(p chat.Pair) {
+	conversation := wire.Direct(p.Lo.ID, p.Hi.ID)
+	switch p.State {
+	case chat.PairFriends:
+		t.opened[conversation], t.openedAt[conversation] = p.Version, t.w.now
+		t.w.count("friendships begun")
+	case chat.PairNone:
+		t.w.count("removals")
+	}
+	t.w.tracef("pair %s is %v, version %d", conversation, p.State, p.Version)
+}
+
+// removed is a removal that was answered: the log must have the end of the friendship that there was when it was asked for.
+func (t *truth) removed(conversation string, opened uint64) {
+	version := t.closed.Highest(conversation, chat.Everybody)
+	if version <= opened {
+		t.w.violate("removal", "of %s, friends by version %d, it was answered while the log had only version %d", conversation, opened, version)
+	}
+	t.ended[conversation] = ending{version, t.w.now}
+	t.w.count("removals answered")
+	t.w.tracef("%s has ended by version %d: answered", conversation, version)
+}
+
+// rejected is a message that a sender is told does not count: it was not acknowledged.
+func (t *truth) rejected(d *device, r *pb.Rejected) {
+	f := t.byID[t.identity(d, r.GetConversation(), r.GetClientMsgId())]
+	if f != nil && f.acked && f.ackedTo == d.saved.segment {
+		t.w.violate("acknowledged", "%s: message %s to %s was acknowledged and then rejected", d.name, r.GetClientMsgId(), r.GetConversation())
+	}
 }

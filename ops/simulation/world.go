@@ -58,6 +58,7 @@ type planted struct {
 	show    func(d *device, m *pb.Message) // before a message is shown
 	recents func() bool                    // whether recents are answered and not kept
 	store   func(b *chat.Batch)            // changes what history stores
+	fence   func() bool                    // whether nobody is asked by a fence
 }
 
 // began is the true time at which a run begins. Any will do that has a version 7 UUID.
