@@ -94,17 +94,17 @@ func (w *world) auditHeadsOf(who *person, heads []*pb.Head) {
 		marked := w.truth.before(name, w.truth.reads[readKey{who.id, name}]+1)
 		unread := 0
 		for _, f := range w.truth.talks[name] {
-			if f.seq > h.GetReadSeq() && f.id.Sender != who.id {
+			if f.seq > h.GetReadSeq() && f.id.Sender != who.id && slices.Contains(f.members, who.id) {
 				unread++
 			}
 		}
-		if h.GetSeq() != w.truth.last(name) || int(h.GetUnread()) != unread || h.GetReadSeq() < marked {
+		if h.GetSeq() != w.truth.lastFor(who.id, name) || int(h.GetUnread()) != unread || h.GetReadSeq() < marked {
 			w.violate("unread", "%s is told of %s: head %d, %d unread above %d; it is head %d, %d unread, %d was marked",
-				who.name, name, h.GetSeq(), h.GetUnread(), h.GetReadSeq(), w.truth.last(name), unread, marked)
+				who.name, name, h.GetSeq(), h.GetUnread(), h.GetReadSeq(), w.truth.lastFor(who.id, name), unread, marked)
 		}
 	}
 	for _, name := range w.truth.conversations() {
-		if c, err := wire.ParseConversation(name); err == nil && c.Has(who.id) && !told[name] {
+		if w.truth.lastFor(who.id, name) > 0 && !told[name] {
 			w.violate("unread", "%s is not told of %s", who.name, name)
 		}
 	}

@@ -62,6 +62,50 @@ func (d dbPort) Pair(ctx context.Context, a, b int64) (chat.Pair, error) {
 	return call(ctx, d.p, &d.d.service, "Pair", func() (chat.Pair, error) { return d.Store.Pair(at, a, b) })
 }
 
+func (d dbPort) ChangeGroup(ctx context.Context, group int64, subjects []int64, decide func(chat.Group, []chat.Span) (chat.GroupChange, error)) (chat.Group, chat.Outgoing, error) {
+	type changed struct {
+		g chat.Group
+		o chat.Outgoing
+	}
+	c, err := call(ctx, d.p, &d.d.service, "ChangeGroup", func() (changed, error) {
+		var made chat.GroupChange
+		g, o, err := d.Store.ChangeGroup(at, group, subjects, func(g chat.Group, spans []chat.Span) (chat.GroupChange, error) {
+			var err error
+			made, err = decide(g, spans)
+			return made, err
+		})
+		if err == nil {
+			d.d.w.truth.membersChanged(group, made.Join, made.Leave)
+		}
+		return changed{g, o}, err
+	})
+	return c.g, c.o, err
+}
+
+func (d dbPort) Memberships(ctx context.Context, group int64, users []int64) (uint64, []chat.Membership, error) {
+	type read struct {
+		version uint64
+		found   []chat.Membership
+	}
+	r, err := call(ctx, d.p, &d.d.service, "Memberships", func() (r read, err error) {
+		r.version, r.found, err = d.Store.Memberships(at, group, users)
+		return r, err
+	})
+	return r.version, r.found, err
+}
+
+func (d dbPort) Readable(ctx context.Context, group, user int64) ([]chat.SeqSpan, bool, error) {
+	type read struct {
+		spans   []chat.SeqSpan
+		pending bool
+	}
+	r, err := call(ctx, d.p, &d.d.service, "Readable", func() (r read, err error) {
+		r.spans, r.pending, err = d.Store.Readable(at, group, user)
+		return r, err
+	})
+	return r.spans, r.pending, err
+}
+
 func (d dbPort) GroupsOf(ctx context.Context, user int64) ([]int64, error) {
 	return call(ctx, d.p, &d.d.service, "GroupsOf", func() ([]int64, error) { return d.Store.GroupsOf(at, user) })
 }

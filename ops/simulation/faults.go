@@ -248,7 +248,10 @@ func forget(w *world, r *rand.Rand) func() {
 	someone, _ := pick(r, w.people)
 	friend, ok := pick(r, someone.friends)
 	partition := int32(r.IntN(w.o.Partitions))
-	switch r.IntN(3) {
+	switch r.IntN(4) {
+	case 3:
+		w.count("groups' nodes lost")
+		w.redis.memory.LoseGroup(w.crowds[r.IntN(len(w.crowds))].id)
 	case 0:
 		w.count("places lost")
 		w.redis.memory.LosePlaces(someone.id)

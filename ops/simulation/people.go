@@ -22,6 +22,7 @@ type person struct {
 	rng     *rand.Rand
 	friends []*person
 	devices []*device
+	crowds  []*crowd // he is or was a member of
 }
 
 // mostUnsent is how many messages of a device may await their acknowledgement before its person writes no more.
@@ -140,6 +141,9 @@ func (p *person) act() {
 	}
 	friend := p.friends[whom%len(p.friends)]
 	conversation := wire.Direct(p.id, friend.id)
+	if n := len(p.crowds); n > 0 && whom>>10%4 == 0 && what < 82 {
+		conversation = p.crowds[whom>>12%n].conversation
+	}
 	d.p.exec(func() {
 		switch {
 		case what < 70:

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/futurechat/future/clientsdk/wire"
 	"github.com/futurechat/future/router/chat"
 	"github.com/futurechat/future/router/cluster"
 )
@@ -58,6 +57,7 @@ func Run(o Options) Result {
 	for _, p := range w.people {
 		p.live(warmUp + w.o.Faults)
 	}
+	w.govern(warmUp + w.o.Faults)
 	w.at(warmUp+w.o.Faults, w.heal)
 	if o.plant != nil {
 		o.plant(w)
@@ -102,6 +102,7 @@ func (w *world) build() {
 		w.violate("start", "log state: %v", err)
 	}
 	w.populate()
+	w.gather()
 	for _, role := range []struct {
 		role cluster.Role
 		n    int
@@ -202,8 +203,8 @@ func (d *device) unwell() string {
 		return "has not taken all"
 	}
 	for _, name := range d.w.truth.conversations() {
-		if c, err := wire.ParseConversation(name); err == nil && c.Has(d.person.id) && d.pos[name] < d.w.truth.last(name) {
-			return fmt.Sprintf("shows %s up to %d of %d", name, d.pos[name], d.w.truth.last(name))
+		if last := d.w.truth.lastFor(d.person.id, name); d.pos[name] < last {
+			return fmt.Sprintf("shows %s up to %d of %d", name, d.pos[name], last)
 		}
 	}
 	places, _ := d.w.redis.memory.Locate(at, []int64{d.person.id}) // it cannot fail

@@ -32,6 +32,8 @@ var wantedMetrics = map[string]string{
 	"future_router_invalid_total":           "invalid messages dropped by routers",
 	"future_history_invalid_total":          "invalid messages dropped by history",
 	"future_fence_revoked_total":            "lives revoked",
+	"future_node_group_messages_total":      "groups' messages:",
+	"future_node_group_reads_total":         "reads of groups' members",
 	"future_node_looks_total":               "rights looked at again:",
 	"future_router_retries_total":           "stages tried again by routers",
 	"future_router_recents_tail_lost_total": "lost tails of recents noticed",

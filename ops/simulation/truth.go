@@ -35,12 +35,17 @@ type truth struct {
 	// Of removals. closed are the closings that the log has; invalid are records behind one, of whom no more may be heard.
 	closed  chat.Closings
 	invalid map[seqKey]bool
-	broken  map[int32][]int64 // their offsets, by partition
+	noRight map[chat.Identity]bool // what has such a record
+	broken  map[int32][]int64      // their offsets, by partition
 	// By conversation, from the database: the version by which two became friends last. From clients: the highest closing that was
 	// in the log when a removal was answered, and when that was.
 	opened   map[string]uint64
-	openedAt map[string]time.Duration
+	openedAt map[readKey]time.Duration // and when somebody was let in again
 	ended    map[string]ending
+
+	// Of groups: who is a member by the log, and who by the database while the notice has not come.
+	inside  map[string][]int64
+	joining map[readKey]bool
 }
 
 type ending struct {
@@ -55,6 +60,7 @@ type fact struct {
 	offset    int64
 	seq       uint64
 	members   []int64
+	perhaps   []int64  // others who may have been shown it
 	seqs      []uint64 // of all its copies
 	recent    bool     // was appended to the recents
 	there     map[int64]bool
@@ -95,7 +101,8 @@ func newTruth(w *world) *truth {
 		w: w, byID: map[chat.Identity]*fact{}, bySeq: map[seqKey]*fact{}, talks: map[string][]*fact{}, parts: map[int32][]*fact{},
 		said: map[chat.Identity]*submission{}, orders: map[orderKey]*order{}, history: map[int32]int64{}, judged: map[int32]int64{},
 		owners: map[string]string{}, reads: map[readKey]uint64{},
-		closed: chat.Closings{}, invalid: map[seqKey]bool{}, broken: map[int32][]int64{}, opened: map[string]uint64{}, ended: map[string]ending{}, openedAt: map[string]time.Duration{},
+		closed: chat.Closings{}, invalid: map[seqKey]bool{}, noRight: map[chat.Identity]bool{}, broken: map[int32][]int64{}, opened: map[string]uint64{}, ended: map[string]ending{}, openedAt: map[readKey]time.Duration{},
+		inside: map[string][]int64{}, joining: map[readKey]bool{},
 	}
 }
 
@@ -119,7 +126,7 @@ func (t *truth) written(topic string, r eventlog.Record) {
 	if rec.Checked && t.closed.Highest(id.Conversation, id.Sender) > rec.Version {
 		t.w.count("invalid messages in the log")
 		t.w.tracef("log %d/%d is %s of %d in %s, which is invalid: checked at version %d", r.Partition, r.Offset, short(id.ClientMsgID), id.Sender, id.Conversation, rec.Version)
-		t.invalid[seqKey{r.Partition, rec.Message.GetSeq()}] = true
+		t.invalid[seqKey{r.Partition, rec.Message.GetSeq()}], t.noRight[id] = true, true
 		t.broken[r.Partition] = append(t.broken[r.Partition], r.Offset)
 		return
 	}
@@ -127,8 +134,13 @@ func (t *truth) written(topic string, r eventlog.Record) {
 	f := t.byID[id]
 	if f == nil {
 		c, _ := wire.ParseConversation(id.Conversation) // ParseRecord has looked
+		members, perhaps := []int64{c.A, c.B}, []int64(nil)
+		if c.Kind == 'g' {
+			members, perhaps = t.audience(rec.Message)
+			t.w.count("messages to groups")
+		}
 		f = &fact{
-			id: id, partition: r.Partition, offset: r.Offset, seq: rec.Message.GetSeq(), members: []int64{c.A, c.B},
+			id: id, partition: r.Partition, offset: r.Offset, seq: rec.Message.GetSeq(), members: members, perhaps: perhaps,
 			there: map[int64]bool{}, pushed: map[int64]bool{},
 		}
 		t.byID[id] = f
@@ -154,7 +166,7 @@ func (t *truth) inOrder(f *fact) {
 	if s == nil || s.over {
 		return
 	}
-	if s.nth < s.order.written && t.openedAt[f.id.Conversation] > s.at {
+	if s.nth < s.order.written && t.openedAt[readKey{f.id.Sender, f.id.Conversation}] > s.at {
 		t.w.count("sent again behind later ones, friends anew")
 		return
 	}
@@ -175,6 +187,11 @@ func (t *truth) push(r eventlog.Record) {
 	if f := t.bySeq[seqKey{partition, p.Seq}]; f != nil {
 		for _, u := range p.Users {
 			f.pushed[int64(u)] = true
+		}
+		if p.Version > 0 { // a group's, for all who were members
+			for _, u := range f.members {
+				f.pushed[u] = true
+			}
 		}
 	}
 }
@@ -223,8 +240,8 @@ func (t *truth) reached(f peer.Forward, a peer.Answer) {
 	}
 }
 
-// after gives the first valid message of a conversation above a position; nil: none.
-func (t *truth) after(conversation string, seq uint64) *fact {
+// after gives the first valid message of a conversation above a position that a user is to see; nil: none.
+func (t *truth) after(user int64, conversation string, seq uint64) *fact {
 	talk := t.talks[conversation]
 	i, _ := slices.BinarySearchFunc(talk, seq+1, func(f *fact, seq uint64) int {
 		switch {
@@ -235,10 +252,23 @@ func (t *truth) after(conversation string, seq uint64) *fact {
 		}
 		return 0
 	})
-	if i == len(talk) {
-		return nil
+	for ; i < len(talk); i++ {
+		if slices.Contains(talk[i].members, user) {
+			return talk[i]
+		}
 	}
-	return talk[i]
+	return nil
+}
+
+// lastFor gives the seq of the newest message of a conversation that a user is to see; 0: there is none.
+func (t *truth) lastFor(user int64, conversation string) uint64 {
+	talk := t.talks[conversation]
+	for i := len(talk) - 1; i >= 0; i-- {
+		if slices.Contains(talk[i].members, user) {
+			return talk[i].seq
+		}
+	}
+	return 0
 }
 
 // before gives the seq of the valid message before a position; 0: there is none.
@@ -251,15 +281,6 @@ func (t *truth) before(conversation string, seq uint64) uint64 {
 		prev = f.seq
 	}
 	return prev
-}
-
-// last gives the seq of a conversation's newest valid message.
-func (t *truth) last(conversation string) uint64 {
-	talk := t.talks[conversation]
-	if len(talk) == 0 {
-		return 0
-	}
-	return talk[len(talk)-1].seq
 }
 
 // commits is a router's promise that all below an offset was done: it is among the recents or in history, and whom it did not
@@ -368,7 +389,7 @@ func (t *truth) acked(d *device, e resume.Sent) {
 func (t *truth) failed(d *device, e resume.Failed) {
 	// A program that has forgotten that it was told sends again, perhaps when the right has ended and history does not have it yet.
 	var told *wire.Error
-	noRight := errors.As(e.Err, &told) && told.Code == pb.Code_CODE_NOT_FRIENDS
+	noRight := errors.As(e.Err, &told) && (told.Code == pb.Code_CODE_NOT_FRIENDS || told.Code == pb.Code_CODE_NOT_FOUND)
 	forgotten := func(f *fact) bool { return noRight && f.ackedTo != d.saved.segment }
 	if f := t.byID[t.identity(d, e.Message.Conversation, e.Message.ID)]; f != nil && f.acked && !forgotten(f) {
 		t.w.violate("acknowledged", "%s: message %s to %s was acknowledged and then failed: %v", d.name, e.Message.ID, e.Message.Conversation, e.Err)
@@ -384,7 +405,12 @@ func (t *truth) shown(d *device, m *pb.Message) {
 	conversation, position := m.GetConversation(), d.pos[m.GetConversation()]
 	t.w.mix(m.GetSeq() ^ uint64(d.n)<<56)
 	t.w.tracef("%s shows %d of %s", d.name, m.GetSeq(), conversation)
-	next := t.after(conversation, position)
+	next := t.after(d.person.id, conversation, position)
+	if f := t.bySeq[seqKey{eventlog.PartitionOf(conversation, t.w.o.Partitions), m.GetSeq()}]; f != nil && f.seq == m.GetSeq() &&
+		f.id.Conversation == conversation && f.seq > position && (next == nil || f.seq < next.seq) && slices.Contains(f.perhaps, d.person.id) {
+		t.w.count("shown before the notice of joining")
+		return
+	}
 	switch {
 	case next == nil || next.seq != m.GetSeq():
 		t.w.violate("shown", "%s shows %d of %s after %d: next is %s", d.name, m.GetSeq(), conversation, position, next)
@@ -399,7 +425,7 @@ func (t *truth) shown(d *device, m *pb.Message) {
 
 // passed: a position moves over nothing that should be shown.
 func (t *truth) passed(d *device, p resume.Position) {
-	if next := t.after(p.Conversation, d.pos[p.Conversation]); next != nil && next.seq <= p.Seq {
+	if next := t.after(d.person.id, p.Conversation, d.pos[p.Conversation]); next != nil && next.seq <= p.Seq {
 		t.w.violate("passed over", "%s passes over %s of %s, from %d to %d", d.name, next, p.Conversation, d.pos[p.Conversation], p.Seq)
 	}
 }
@@ -426,7 +452,8 @@ func (t *truth) pairChanged(p chat.Pair) {
 	conversation := wire.Direct(p.Lo.ID, p.Hi.ID)
 	switch p.State {
 	case chat.PairFriends:
-		t.opened[conversation], t.openedAt[conversation] = p.Version, t.w.now
+		t.opened[conversation] = p.Version
+		t.openedAt[readKey{p.Lo.ID, conversation}], t.openedAt[readKey{p.Hi.ID, conversation}] = t.w.now, t.w.now
 		t.w.count("friendships begun")
 	case chat.PairNone:
 		t.w.count("removals")
@@ -445,9 +472,14 @@ func (t *truth) removed(conversation string, opened uint64) {
 	t.w.tracef("%s has ended by version %d: answered", conversation, version)
 }
 
-// rejected is a message that a sender is told does not count: it was not acknowledged.
+// rejected is a message that a sender is told does not count: it was not acknowledged. Where a copy is meant that was invalid, one that
+// was sent again when two were friends anew may have been acknowledged meanwhile: resume.Machine passes that over.
 func (t *truth) rejected(d *device, r *pb.Rejected) {
 	f := t.byID[t.identity(d, r.GetConversation(), r.GetClientMsgId())]
+	if f != nil && t.noRight[f.id] {
+		t.w.count("rejected copies of what counts")
+		return
+	}
 	if f != nil && f.acked && f.ackedTo == d.saved.segment {
 		t.w.violate("acknowledged", "%s: message %s to %s was acknowledged and then rejected", d.name, r.GetClientMsgId(), r.GetConversation())
 	}

@@ -43,6 +43,7 @@ type world struct {
 	peers   *peerNet
 	view    *membership
 	people  []*person
+	crowds  []*crowd
 	slots   []*slot
 	nodes   []*nodeProc // alive
 	truth   *truth

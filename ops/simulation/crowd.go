@@ -1,0 +1,152 @@
+package simulation
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/futurechat/future/clientsdk/wire"
+	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
+	"github.com/futurechat/future/router/chat"
+)
+
+// crowd is a group and what people take to be its members. Nobody can ask a node yet to change one, so a program that opens the
+// database does, and the outbox's sweepers bring the notices.
+type crowd struct {
+	id           int64
+	conversation string
+	owner        *person
+	everybody    []*person // that ever were members
+}
+
+// gather makes the groups, as if long ago.
+func (w *world) gather() {
+	r := w.stream("groups")
+	service := chat.New(chat.Options{Store: w.db.memory, Topic: w.topic(), Now: w.time, Rand: entropy{r}, Argon: cheap})
+	for i := range 1 + r.IntN(2) {
+		people := slices.Clone(w.people)
+		r.Shuffle(len(people), func(i, j int) { people[i], people[j] = people[j], people[i] })
+		people = people[:min(len(people), 4+r.IntN(3))]
+		g, out, err := service.CreateGroup(at, people[0].account(), fmt.Sprintf("group %d", i+1), accounts(people[1:]))
+		if err == nil {
+			err = w.db.memory.Sent(at, []int64{out.ID})
+		}
+		entry, err2 := chat.Record{Kind: chat.KindMessage, Message: out.Message}.Entry(w.o.Partitions)
+		if err != nil || err2 != nil {
+			w.violate("start", "group: %v, %v", err, err2)
+			return
+		}
+		w.broker.write(entry)
+		for _, f := range w.truth.talks[wire.Group(g.ID)] {
+			for _, u := range f.members {
+				f.pushed[u] = true // before there was a router
+			}
+		}
+		c := &crowd{id: g.ID, conversation: wire.Group(g.ID), owner: people[0], everybody: people}
+		w.crowds = append(w.crowds, c)
+		for _, p := range people {
+			p.crowds = append(p.crowds, c)
+		}
+	}
+}
+
+func (p *person) account() chat.Account { return chat.Account{ID: p.id, Name: p.name} }
+
+func accounts(people []*person) []chat.Account {
+	list := make([]chat.Account, len(people))
+	for i, p := range people {
+		list[i] = p.account()
+	}
+	return list
+}
+
+// govern has members of groups taken out, leave, and come again, until a time.
+func (w *world) govern(until time.Duration) {
+	r := w.stream("members")
+	p := w.start("operator")
+	service := chat.New(chat.Options{Store: w.dbPort(p), Topic: w.topic(), Now: p.Now, Rand: entropy{r}, Argon: cheap})
+	var change func()
+	change = func() {
+		c, who, what := w.crowds[r.IntN(len(w.crowds))], r.IntN(len(w.people)), r.IntN(4)
+		next := time.Duration(r.Int64N(int64(3 * time.Second)))
+		if w.now >= until {
+			return
+		}
+		p.exec(func() {
+			p.spawn(func() {
+				ctx, cancel := p.WithTimeout(p.ctx, patience)
+				defer cancel()
+				member := w.people[who]
+				var err error
+				switch what {
+				case 0:
+					_, err = service.RemoveMember(ctx, c.owner.account(), c.id, member.account())
+				case 1:
+					_, err = service.RemoveMember(ctx, member.account(), c.id, member.account())
+				default:
+					_, err = service.AddMembers(ctx, c.owner.account(), c.id, []chat.Account{member.account()})
+				}
+				w.tracef("operator: %s, change %d of %s: %v", c.conversation, what, member.name, err)
+			})
+		})
+		w.after(next, change)
+	}
+	w.after(warmUp, change)
+}
+
+// membersChanged is a change of a group in the database.
+func (t *truth) membersChanged(group int64, join []int64, leave []int64) {
+	conversation := wire.Group(group)
+	for _, u := range join {
+		t.w.count("members added")
+		t.joining[readKey{u, conversation}], t.openedAt[readKey{u, conversation}] = true, t.w.now
+		for _, p := range t.w.people {
+			if p.id != u {
+				continue
+			}
+			for _, c := range t.w.crowds {
+				if c.id == group && !slices.Contains(p.crowds, c) {
+					p.crowds, c.everybody = append(p.crowds, c), append(c.everybody, p)
+				}
+			}
+		}
+	}
+	for _, u := range leave {
+		t.w.count("members removed")
+		delete(t.joining, readKey{u, conversation})
+	}
+}
+
+// audience gives who may see a message of a group that enters the log: who is a member where it stands, his joining and leaving
+// included; and besides who joined by the database while his notice has not come: he may have seen it by a delivery.
+func (t *truth) audience(m *pb.Message) (members, perhaps []int64) {
+	conversation := m.GetConversation()
+	n := m.GetPayload().GetGroup()
+	in := t.inside[conversation]
+	switch n.GetChange() {
+	case pb.GroupNotice_CHANGE_CREATED, pb.GroupNotice_CHANGE_JOINED:
+		for _, s := range n.GetSubjects() {
+			u, _ := wire.ParseID(s.GetId()) // the server's own
+			if !slices.Contains(in, u) {
+				in = append(in, u)
+			}
+			delete(t.joining, readKey{u, conversation})
+		}
+	}
+	slices.Sort(in)
+	members = slices.Clone(in)
+	if n.GetChange() == pb.GroupNotice_CHANGE_LEFT || n.GetChange() == pb.GroupNotice_CHANGE_REMOVED {
+		for _, s := range n.GetSubjects() {
+			u, _ := wire.ParseID(s.GetId()) // the server's own
+			in = slices.DeleteFunc(in, func(o int64) bool { return o == u })
+			t.w.count("members' ends in the log")
+		}
+	}
+	t.inside[conversation] = in
+	for _, p := range t.w.people {
+		if t.joining[readKey{p.id, conversation}] && !slices.Contains(members, p.id) {
+			perhaps = append(perhaps, p.id)
+		}
+	}
+	return members, perhaps
+}
