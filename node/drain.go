@@ -1,14 +1,15 @@
 package node
 
 import (
+	"cmp"
 	"context"
-	"math/rand/v2"
 	"slices"
 	"time"
 
 	"github.com/futurechat/future/clientsdk/wire"
 	pb "github.com/futurechat/future/clientsdk/wire/futurev1"
 	"github.com/futurechat/future/node/session"
+	"github.com/futurechat/future/router/clock"
 )
 
 const (
@@ -26,15 +27,14 @@ const (
 // Drain tells every client to go to another node and waits until they are gone, or ctx ends. What a client had asked for is
 // answered before; what comes after is refused as DRAINING, which says that it was not carried out. The gate must take nobody new.
 func (n *Node) Drain(ctx context.Context) error {
-	tick := time.NewTicker(drainStep)
-	defer tick.Stop()
 	told := map[*Client]time.Time{}
 	for {
 		all := n.all()
 		if len(all) == 0 {
 			return nil
 		}
-		now, batch := time.Now(), drainBatch
+		slices.SortFunc(all, func(a, b *Client) int { return cmp.Compare(a.conn.ID(), b.conn.ID()) }) // who came first goes first
+		now, batch := n.opts.Clock.Now(), drainBatch
 		for _, c := range all {
 			at, known := told[c]
 			switch {
@@ -46,9 +46,7 @@ func (n *Node) Drain(ctx context.Context) error {
 				c.close(pb.Closing_REASON_DRAINING)
 			}
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
+		if !clock.Sleep(ctx, n.opts.Clock, drainStep) {
 			return context.Cause(ctx)
 		}
 	}
@@ -67,7 +65,7 @@ func (n *Node) FinalFrame(reason pb.Closing_Reason) []byte {
 	switch {
 	case reason == pb.Closing_REASON_DRAINING:
 		// Not 0: who does not wait at all meets all the others.
-		closing.RetryAfterMs = 1 + rand.Uint32N(uint32(scatter.Milliseconds()))
+		closing.RetryAfterMs = 1 + uint32(n.opts.Rand()*float64(scatter.Milliseconds()))
 		closing.Addrs = n.elsewhere()
 	case reason > pb.Closing_REASON_DRAINING:
 		closing.RetryAfterMs = 1000
@@ -85,7 +83,10 @@ func (n *Node) elsewhere() []string {
 		return nil
 	}
 	addrs := slices.Clone(n.opts.Elsewhere())
-	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	for i := len(addrs) - 1; i > 0; i-- {
+		j := int(n.opts.Rand() * float64(i+1))
+		addrs[i], addrs[j] = addrs[j], addrs[i]
+	}
 	return addrs[:min(len(addrs), mostAddrs)]
 }
 

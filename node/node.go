@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -75,7 +76,7 @@ type Log interface {
 	Append(e eventlog.Entry, done func(eventlog.Appended, error)) error
 }
 
-// Options for New. All but Elsewhere, Workers, Queue, Execute, Clock, Logger and Registerer are required.
+// Options for New. All but Elsewhere, Workers, Queue, Execute, Clock, Rand, Logger and Registerer are required.
 type Options struct {
 	Name    string
 	Cluster string
@@ -102,6 +103,8 @@ type Options struct {
 	Execute func(request func())
 	// Clock is time. Default clock.Real.
 	Clock clock.Clock
+	// Rand gives numbers in [0, 1). Default math/rand/v2.
+	Rand func() float64
 
 	Logger     *zap.Logger
 	Registerer prometheus.Registerer
@@ -148,6 +151,9 @@ func New(o Options) (*Node, error) {
 	}
 	if o.Clock == nil {
 		o.Clock = clock.Real
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Float64
 	}
 	o.Workers = cmp.Or(o.Workers, 64)
 	o.Queue = cmp.Or(o.Queue, 4096)
