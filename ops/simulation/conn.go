@@ -64,7 +64,7 @@ func (w *world) linkLatency() time.Duration {
 
 // dial connects a client's program to a node; nil if that cannot be reached.
 func (w *world) dial(d *device, to *nodeProc) *conn {
-	if to == nil || to.p.dead {
+	if to == nil || to.p.dead || to.drains {
 		return nil
 	}
 	c := &conn{id: uint64(w.id()), w: w, dev: d, p: d.p, to: to}

@@ -24,6 +24,7 @@ func mustHappen() []string {
 		"connections ended by nodes for silence", "connections given up by clients", "connections closed as REPLACED",
 		"removals asked for", "removals", "removals answered", "friendships begun", "fences confirmed", "fences waited out", "fences failed",
 		"lives revoked", "invalid messages in the log", "invalid messages dropped by routers", "invalid messages dropped by history",
+		"nodes drained", "nodes tried that were told", "requests asked again elsewhere", "refused as DRAINING", "connections closed as DRAINING",
 		"members added", "members removed", "members' ends in the log", "groups' nodes lost", "shown before the notice of joining", "messages to groups",
 		"groups' messages: at_once", "groups' messages: held", "reads of groups' members",
 		"rights looked at again: allowed", "rights looked at again: ended", "rights looked at again: unknown", "messages rejected",

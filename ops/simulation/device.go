@@ -39,7 +39,10 @@ type device struct {
 	away     bool // until the person acts
 	offline  bool // the person has logged out, or not logged in yet
 	armed    time.Duration
-	node     int // tried next
+	node     int      // tried next
+	told     []string // addresses of nodes to try before, once each
+	leaving  bool     // the node goes down: nothing new is asked of it
+	later    []request
 }
 
 // saved is what is kept on disk.
@@ -94,6 +97,26 @@ type request struct {
 	at               time.Time
 	conversation, id string
 	seq              uint64
+	what             *pb.Envelope
+}
+
+// asks reports whether a request of a kind awaits its answer.
+func (d *device) asks(kind asked) bool {
+	for _, r := range d.requests {
+		if r.kind == kind {
+			return true
+		}
+	}
+	return false
+}
+
+// elsewhere says whether the next node is asked if one that goes down has not carried it out.
+func (r request) elsewhere() bool {
+	switch r.kind {
+	case forRead, forOther, forLogout, forRemoval:
+		return true
+	}
+	return false // begun anew on each connection, or the machine asks again
 }
 
 const (
@@ -126,6 +149,7 @@ func (d *device) up() {
 	d.machine = resume.New(cfg, d.rng, state)
 	d.pos = maps.Clone(d.saved.positions)
 	d.queue, d.taking, d.conn, d.phase, d.requests, d.lastID = nil, false, nil, phaseNone, map[uint64]request{}, 0
+	d.told, d.leaving, d.later = nil, false, nil
 	d.tries, d.away, d.redialAt, d.armed = 0, false, d.p.Now(), 0
 	d.node = d.rng.IntN(16)
 	life := d.p
@@ -213,7 +237,16 @@ func (d *device) dial() {
 		return
 	}
 	d.node++
-	d.conn = d.w.dial(d, nodes[d.node%len(nodes)])
+	to := nodes[d.node%len(nodes)]
+	if len(d.told) > 0 {
+		addr := d.told[0]
+		d.told = d.told[1:]
+		if i := slices.IndexFunc(nodes, func(n *nodeProc) bool { return n.addr == addr }); i >= 0 {
+			to = nodes[i]
+			d.w.count("nodes tried that were told")
+		}
+	}
+	d.conn = d.w.dial(d, to)
 	if d.conn == nil {
 		d.failed(0)
 		return
@@ -237,7 +270,7 @@ func (d *device) lost(c *conn, why string, asked time.Duration) {
 	}
 	d.w.tracef("%s loses its connection %d: %s", d.name, c.id, why)
 	live := d.phase == phaseLive
-	d.conn, d.phase, d.requests = nil, phaseNone, map[uint64]request{}
+	d.conn, d.phase, d.requests, d.leaving = nil, phaseNone, map[uint64]request{}, false
 	c.breaks(true, false)
 	if live {
 		d.w.count("connections lost")
@@ -256,10 +289,8 @@ func (d *device) checkLink(now time.Time) {
 		d.request(request{kind: forPing}, &pb.Envelope{Body: &pb.Envelope_Ping{Ping: &pb.PingRequest{}}})
 	}
 	within := answerWithin
-	for _, r := range d.requests {
-		if r.kind == forRemoval {
-			within = removedWithin
-		}
+	if d.asks(forRemoval) {
+		within = removedWithin
 	}
 	for _, r := range d.requests {
 		if now.Sub(r.at) >= within {
@@ -274,8 +305,13 @@ func (d *device) request(r request, e *pb.Envelope) {
 	if d.conn == nil {
 		return
 	}
+	if d.leaving && r.elsewhere() {
+		r.what = e
+		d.later = append(d.later, r)
+		return
+	}
 	d.lastID++
-	e.Id, r.at = d.lastID, d.p.Now()
+	e.Id, r.at, r.what = d.lastID, d.p.Now(), e
 	d.requests[e.Id] = r
 	d.sent = r.at
 	frame, err := wire.AppendFrame(nil, e)
@@ -302,6 +338,9 @@ func (d *device) frame(c *conn, frame []byte) {
 		d.w.count("connections closed as " + b.Closing.GetReason().String()[len("REASON_"):])
 		if b.Closing.GetReason() < pb.Closing_REASON_DRAINING && !d.offline {
 			d.stayAway()
+		}
+		if b.Closing.GetReason() == pb.Closing_REASON_DRAINING {
+			d.told = b.Closing.GetAddrs()
 		}
 		d.lost(c, b.Closing.GetReason().String(), time.Duration(b.Closing.GetRetryAfterMs())*time.Millisecond)
 	case *pb.Envelope_Delivery:
@@ -356,6 +395,13 @@ func (d *device) answer(e *pb.Envelope) {
 		err = wire.FromProto(b.Error)
 		d.w.count("refused as " + err.Code.String()[len("CODE_"):])
 		d.w.tracef("%s is refused request %d, message %q: %v", d.name, e.GetId(), short(r.id), err)
+	}
+	if err != nil && err.Code == pb.Code_CODE_DRAINING {
+		d.leaving = true
+		if r.elsewhere() {
+			d.later = append(d.later, r)
+			return
+		}
 	}
 	switch r.kind {
 	case forHello:
@@ -415,6 +461,12 @@ func (d *device) entered(s *pb.SessionResponse, err *wire.Error) {
 	}
 	d.phase, d.tries = phaseLive, 0
 	d.w.count("log-ins")
+	later := d.later
+	d.later = nil
+	for _, r := range later {
+		d.w.count("requests asked again elsewhere")
+		d.request(r, r.what)
+	}
 	d.step(resume.Opened{User: s.GetUser().GetId(), Cluster: d.saved.cluster, Epoch: d.saved.epoch})
 }
 

@@ -3,7 +3,7 @@
 // faults at the wrong moments.
 //
 // Real code runs in it: deliver.Router with its Partitions, leases and takeovers, node.Node with its sessions, presence.Node and Keeper,
-// history.History, outbox.Publisher, timeline.Reader, chat.Service, and of the SDK resume.Machine. Their loops wait by a clock.Clock,
+// history.History, outbox.Publisher, fence.Fencer, timeline.Reader, chat.Service, and of the SDK resume.Machine. Their loops wait by a clock.Clock,
 // which here is the process they run in (proc.go): each of their goroutines is a coroutine, and one runs at a time, until it waits or
 // calls something over the network.
 //
@@ -15,7 +15,8 @@
 //     answers (service.go, database.go, redis.go); the log is broker.go, which also fails appends with or without writing them, late,
 //     or twice;
 //   - the links between processes (peers.go), the connections of clients (conn.go), who sees whom in the cluster (roles.go);
-//   - people and the shell of the SDK: connection, log-in, disk (people.go, device.go).
+//   - people and the shell of the SDK: connection, log-in, disk, and the way from a node that drains to the next (people.go, device.go).
+//     They write, part and are friends again; groups take people in and out (crowd.go).
 //
 // faults.go says what goes wrong. truth.go judges: it knows from the log alone which messages there are, and holds every acknowledgement,
 // delivery, commit, stored batch and shown message against that, at once. When the faults are over all must be well within a minute
@@ -25,8 +26,10 @@
 // links, TLS, sockets and the gate are not in it, nor is the SDK's own loop, nor Kafka's protocol: how the log behaves is what
 // eventlog promises, and whether Kafka keeps that is for eventlogtest. One call of Redis or the database happens at one moment. The log
 // never loses what it has acknowledged, so nothing here halts. Clients compare their heads every 35 s and not every 5 minutes, since one
-// hole is closed by nothing else (deliver.Inbox says which): a sweep tells how many differences only that found. Bounds of memory are not reached, but for the frames that wait for a slow
-// client. People do not end friendships.
+// hole is closed by nothing else (deliver.Inbox says which): a sweep tells how many differences only that found. Bounds of memory are not
+// reached, but for the frames that wait for a slow client. Groups have at most as many members as there are people, so no notice leaves out its subjects; they are made before all begins.
+// A message that was refused while two were no friends, with the refusal lost, is sent again when they are, and may then stand behind
+// later ones of its sender: that is counted, and no failure.
 //
 // Start reading at Run.
 package simulation

@@ -28,9 +28,10 @@ var ambient = []string{"skew", "doubled"}
 var faults = []fault{
 	{"node-crash", 2, 5 * time.Second, crash(cluster.RoleNode)},
 	{"node-pause", 2, 13 * time.Second, pause(cluster.RoleNode)},
+	{"node-stop", 2, 4 * time.Second, stop(cluster.RoleNode)},
 	{"router-crash", 2, 5 * time.Second, crash(cluster.RoleRouter)},
 	{"router-pause", 2, 8 * time.Second, pause(cluster.RoleRouter)},
-	{"router-stop", 1, 4 * time.Second, stopRouter},
+	{"router-stop", 1, 4 * time.Second, stop(cluster.RoleRouter)},
 	{"history-crash", 1, 5 * time.Second, crash(cluster.RoleHistory)},
 	{"history-pause", 1, 8 * time.Second, pause(cluster.RoleHistory)},
 	{"service-cut", 3, 6 * time.Second, cutService},
@@ -184,14 +185,16 @@ func pause(role cluster.Role) func(*world, *rand.Rand) func() {
 	}
 }
 
-func stopRouter(w *world, r *rand.Rand) func() {
-	s := w.slotOf(r, cluster.RoleRouter)
-	if s == nil {
-		return nil
+func stop(role cluster.Role) func(*world, *rand.Rand) func() {
+	return func(w *world, r *rand.Rand) func() {
+		s := w.slotOf(r, role)
+		if s == nil {
+			return nil
+		}
+		s.stops = true
+		s.stop()
+		return s.restart
 	}
-	s.stops = true
-	s.stop()
-	return s.restart
 }
 
 // cutService parts a process from a service, perhaps one way.

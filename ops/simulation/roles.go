@@ -130,6 +130,7 @@ type nodeProc struct {
 	conns []*conn
 	// epochs is the highest router epoch that was delivered for, by partition.
 	epochs map[int32]uint64
+	drains bool // it takes no new connections
 }
 
 func (w *world) startNode(s *slot, p *proc, self *cluster.Member) error {
@@ -155,7 +156,8 @@ func (w *world) startNode(s *slot, p *proc, self *cluster.Member) error {
 	n.node, err = node.New(node.Options{
 		Name: s.name, Cluster: clusterName, Topic: w.topic(), Service: service, Timeline: line, Outbox: out, Log: log, Locator: redis,
 		Kicker: peerPort{p, s.name, w.peers}, Ping: pingEvery, Silence: silentAfter, MaxFrame: wire.DefaultMaxFrame,
-		Execute: p.spawn, Clock: p, Logger: w.logger(p), Registerer: w.registry(p),
+		Elsewhere: func() []string { return elsewhere(view, self.ID) },
+		Execute:   p.spawn, Clock: p, Rand: w.stream("drains").Float64, Logger: w.logger(p), Registerer: w.registry(p),
 	})
 	if err != nil {
 		return err
@@ -177,6 +179,7 @@ func (w *world) startNode(s *slot, p *proc, self *cluster.Member) error {
 	if err != nil {
 		return err
 	}
+	s.stop = func() { n.drain(view, *self, present) }
 	n.node.Start(present)
 	p.spawn(func() { _ = present.Run(p.ctx) })
 	p.spawn(func() { _ = fencer.Run(p.ctx) })
@@ -190,6 +193,37 @@ func (w *world) startNode(s *slot, p *proc, self *cluster.Member) error {
 		}
 	})
 	return nil
+}
+
+// elsewhere are the addresses of nodes that clients may be told of.
+func elsewhere(view *view, self string) (addrs []string) {
+	members, _ := view.Members()
+	for _, m := range members {
+		if m.Has(cluster.RoleNode) && m.State != cluster.Draining && m.ID != self {
+			addrs = append(addrs, m.Peer)
+		}
+	}
+	return addrs
+}
+
+// drain ends a node in order: nothing new, clients are sent elsewhere, and then presence is given up.
+func (n *nodeProc) drain(view *view, self cluster.Member, present *presence.Node) {
+	p, w := n.p, n.p.w
+	n.drains = true
+	self.State = cluster.Draining
+	_ = view.Announce(p.ctx, self)
+	p.spawn(func() {
+		const within = 8 * time.Second
+		ctx, cancel := p.WithTimeout(p.ctx, within)
+		defer cancel()
+		if err := n.node.Drain(ctx); err == nil {
+			w.count("nodes drained")
+		}
+		if err := present.Close(ctx); err != nil {
+			w.tracef("%s: %v", p.name, err)
+		}
+		w.after(0, func() { p.kill() })
+	})
 }
 
 // watchLog tells a node up to where the log is in the database, as its process does.

@@ -199,6 +199,8 @@ func (d *device) unwell() string {
 		return "has no session"
 	case d.machine.Outbox() > 0:
 		return fmt.Sprintf("has %d messages that are not acknowledged", d.machine.Outbox())
+	case len(d.later) > 0 || d.asks(forRemoval):
+		return "awaits the end of a removal"
 	case len(d.queue) > 0:
 		return "has not taken all"
 	}

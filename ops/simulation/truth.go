@@ -33,7 +33,7 @@ type truth struct {
 	reads   map[readKey]uint64
 
 	// Of removals. closed are the closings that the log has; invalid are records behind one, of whom no more may be heard.
-	closed  chat.Closings
+	closed  map[readKey]uint64 // their highest versions; user 0: for both of a pair
 	invalid map[seqKey]bool
 	noRight map[chat.Identity]bool // what has such a record
 	broken  map[int32][]int64      // their offsets, by partition
@@ -101,7 +101,7 @@ func newTruth(w *world) *truth {
 		w: w, byID: map[chat.Identity]*fact{}, bySeq: map[seqKey]*fact{}, talks: map[string][]*fact{}, parts: map[int32][]*fact{},
 		said: map[chat.Identity]*submission{}, orders: map[orderKey]*order{}, history: map[int32]int64{}, judged: map[int32]int64{},
 		owners: map[string]string{}, reads: map[readKey]uint64{},
-		closed: chat.Closings{}, invalid: map[seqKey]bool{}, noRight: map[chat.Identity]bool{}, broken: map[int32][]int64{}, opened: map[string]uint64{}, ended: map[string]ending{}, openedAt: map[readKey]time.Duration{},
+		closed: map[readKey]uint64{}, invalid: map[seqKey]bool{}, noRight: map[chat.Identity]bool{}, broken: map[int32][]int64{}, opened: map[string]uint64{}, ended: map[string]ending{}, openedAt: map[readKey]time.Duration{},
 		inside: map[string][]int64{}, joining: map[readKey]bool{},
 	}
 }
@@ -123,14 +123,14 @@ func (t *truth) written(topic string, r eventlog.Record) {
 		return
 	}
 	id := chat.IdentityOf(rec.Message)
-	if rec.Checked && t.closed.Highest(id.Conversation, id.Sender) > rec.Version {
+	if rec.Checked && max(t.closed[readKey{0, id.Conversation}], t.closed[readKey{id.Sender, id.Conversation}]) > rec.Version {
 		t.w.count("invalid messages in the log")
 		t.w.tracef("log %d/%d is %s of %d in %s, which is invalid: checked at version %d", r.Partition, r.Offset, short(id.ClientMsgID), id.Sender, id.Conversation, rec.Version)
 		t.invalid[seqKey{r.Partition, rec.Message.GetSeq()}], t.noRight[id] = true, true
 		t.broken[r.Partition] = append(t.broken[r.Partition], r.Offset)
 		return
 	}
-	t.closed.Note(rec.Message)
+	t.close(rec.Message)
 	f := t.byID[id]
 	if f == nil {
 		c, _ := wire.ParseConversation(id.Conversation) // ParseRecord has looked
@@ -262,10 +262,9 @@ func (t *truth) after(user int64, conversation string, seq uint64) *fact {
 
 // lastFor gives the seq of the newest message of a conversation that a user is to see; 0: there is none.
 func (t *truth) lastFor(user int64, conversation string) uint64 {
-	talk := t.talks[conversation]
-	for i := len(talk) - 1; i >= 0; i-- {
-		if slices.Contains(talk[i].members, user) {
-			return talk[i].seq
+	for _, f := range slices.Backward(t.talks[conversation]) {
+		if slices.Contains(f.members, user) {
+			return f.seq
 		}
 	}
 	return 0
@@ -461,9 +460,25 @@ func (t *truth) pairChanged(p chat.Pair) {
 	t.w.tracef("pair %s is %v, version %d", conversation, p.State, p.Version)
 }
 
+// close notes the end of a right that a record is, if it is one. A copy may come behind a later one.
+func (t *truth) close(m *pb.Message) {
+	ends := func(user int64, version uint64) {
+		key := readKey{user, m.GetConversation()}
+		t.closed[key] = max(t.closed[key], version)
+	}
+	if n := m.GetPayload().GetFriend(); n.GetChange() == pb.FriendNotice_CHANGE_REMOVED {
+		ends(0, n.GetVersion())
+	}
+	switch n := m.GetPayload().GetGroup(); n.GetChange() {
+	case pb.GroupNotice_CHANGE_LEFT, pb.GroupNotice_CHANGE_REMOVED:
+		u, _ := wire.ParseID(n.GetSubjects()[0].GetId()) // the server's own
+		ends(u, n.GetVersion())
+	}
+}
+
 // removed is a removal that was answered: the log must have the end of the friendship that there was when it was asked for.
 func (t *truth) removed(conversation string, opened uint64) {
-	version := t.closed.Highest(conversation, chat.Everybody)
+	version := t.closed[readKey{0, conversation}]
 	if version <= opened {
 		t.w.violate("removal", "of %s, friends by version %d, it was answered while the log had only version %d", conversation, opened, version)
 	}
