@@ -11,7 +11,7 @@ import (
 
 	"github.com/futurechat/future/router/chat"
 	"github.com/futurechat/future/router/clock"
-	"github.com/futurechat/future/router/eventlog"
+	"github.com/futurechat/future/router/presence"
 )
 
 const pollEvery = time.Second
@@ -84,19 +84,18 @@ func (l *losses) recently(now time.Time, epoch string) bool {
 
 // committer commits for all partitions in one request, a few times a second at most: commits lie on nobody's way.
 type committer struct {
-	clock clock.Clock
-	wake  chan struct{}
+	o    *Options
+	wake chan struct{}
 
 	mu      sync.Mutex
 	pending map[*worker]int64
-	urgent  bool          // one of them cannot wait for others
-	under   chan struct{} // closed when the commit that is under way is answered; nil: none is
+	urgent  bool // one of them cannot wait for others
 }
 
 const commitPause = 250 * time.Millisecond
 
-func newCommitter(c clock.Clock) *committer {
-	return &committer{clock: c, wake: make(chan struct{}, 1), pending: map[*worker]int64{}}
+func newCommitter(o *Options) *committer {
+	return &committer{o: o, wake: make(chan struct{}, 1), pending: map[*worker]int64{}}
 }
 
 // put commits an offset of a worker's partition soon, or, if urgent, now. The worker gets a Committed.
@@ -116,39 +115,17 @@ func (c *committer) take() map[*worker]int64 {
 	defer c.mu.Unlock()
 	p := c.pending
 	c.pending, c.urgent = map[*worker]int64{}, false
-	c.under = make(chan struct{})
 	return p
 }
 
-func (c *committer) run(ctx context.Context, log eventlog.Log) {
-	for c.clock.Wait(ctx, time.Time{}, c.wake); ctx.Err() == nil; c.clock.Wait(ctx, time.Time{}, c.wake) {
-		until := c.clock.Now().Add(commitPause) // others come along
-		for ctx.Err() == nil && !c.hurries() && c.clock.Now().Before(until) {
-			c.clock.Wait(ctx, until, c.wake)
+func (c *committer) run(ctx context.Context) {
+	clock := c.o.Clock
+	for clock.Wait(ctx, time.Time{}, c.wake); ctx.Err() == nil; clock.Wait(ctx, time.Time{}, c.wake) {
+		until := clock.Now().Add(commitPause) // others come along
+		for ctx.Err() == nil && !c.hurries() && clock.Now().Before(until) {
+			clock.Wait(ctx, until, c.wake)
 		}
-		c.commit(ctx, log, c.take())
-		c.answered()
-	}
-}
-
-func (c *committer) answered() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	close(c.under)
-	c.under = nil
-}
-
-// forget commits nothing more for a worker that has ended, and waits for what is under way: the next owner may put the offset down, and
-// it must stay there (see Config.Start).
-func (c *committer) forget(ctx context.Context, w *worker) {
-	c.mu.Lock()
-	delete(c.pending, w)
-	under := c.under
-	c.mu.Unlock()
-	if under != nil {
-		ctx, cancel := c.clock.WithTimeout(ctx, storeTimeout)
-		defer cancel()
-		c.clock.Wait(ctx, time.Time{}, under)
+		c.commit(ctx, c.take())
 	}
 }
 
@@ -158,19 +135,20 @@ func (c *committer) hurries() bool {
 	return c.urgent
 }
 
-func (c *committer) commit(ctx context.Context, log eventlog.Log, pending map[*worker]int64) {
-	// The process may have been stopped since they asked: who is not surely the owner commits nothing. Its worker ends by itself.
-	maps.DeleteFunc(pending, func(w *worker, _ int64) bool { return !w.leased() })
+// commit says to the log what was done, and to the recents how far they go by that. Either may come late, from an owner that has been
+// followed: it is true all the same, and the next one begins at the lowest of them and history.
+func (c *committer) commit(ctx context.Context, pending map[*worker]int64) {
 	if len(pending) == 0 {
 		return
 	}
-	ctx, cancel := c.clock.WithTimeout(ctx, storeTimeout)
+	c.raiseTails(ctx, pending)
+	ctx, cancel := c.o.Clock.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	offsets := make(map[int32]int64, len(pending))
 	for w, at := range pending {
 		offsets[w.partition] = max(offsets[w.partition], at)
 	}
-	err := log.Commit(ctx, Group, chat.TopicMessages, offsets)
+	err := c.o.Log.Commit(ctx, Group, chat.TopicMessages, offsets)
 	for _, w := range slices.Collect(maps.Keys(pending)) {
 		if done := (Committed{Offset: pending[w], Err: err}); err != nil {
 			w.log.Warn("an offset was not committed", zap.Error(err))
@@ -178,5 +156,19 @@ func (c *committer) commit(ctx context.Context, log eventlog.Log, pending map[*w
 		} else {
 			w.mail.drop(done)
 		}
+	}
+}
+
+func (c *committer) raiseTails(ctx context.Context, pending map[*worker]int64) {
+	ctx, cancel := c.o.Clock.WithTimeout(ctx, redisTimeout)
+	defer cancel()
+	tails := make([]presence.Tail, 0, len(pending))
+	for w, at := range pending {
+		t := w.tail
+		t.Offset = at
+		tails = append(tails, t)
+	}
+	if err := c.o.Presence.RaiseTails(ctx, tails); err != nil {
+		c.o.Logger.Warn("how far the recents go was not noted; the next owner of a partition does more of it again", zap.Error(err))
 	}
 }

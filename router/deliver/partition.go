@@ -12,10 +12,10 @@ type Config struct {
 	Partition   int32
 	LogEpoch    uint32
 	RouterEpoch uint64
-	// Start is the lower of what was committed and History, the history offset. Where it is lower than what was committed it is
-	// committed before the partition begins. So a commit always says that all from there on was appended to the recents as they
-	// are now, or is to be. If not, an owner that died half-way would leave recents with a hole: by then history may be above it,
-	// so that the next owner starts behind the hole, and the first message there would get what is before the hole as its prev.
+	// Start is the lowest of what was committed, of History, the history offset, and of the tail of the recents (presence.Tails). Were it
+	// above the tail the recents would get a hole: an owner that began again at history, since Redis had lost its data, and died half-way,
+	// leaves them short of what was committed, and history may be above that too by now. The first message appended behind the hole
+	// would get what is before it as its prev.
 	Start, History int64
 	// StoreEpoch is the life of the stored data, asked for at takeover: whatever is lost later shows, and ends the partition.
 	StoreEpoch string

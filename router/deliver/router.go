@@ -111,7 +111,7 @@ func New(o Options) (*Router, error) {
 	c := DefaultConfig()
 	c.Wait, c.Rand = cmp.Or(o.Wait, c.Wait), o.Rand
 	return &Router{
-		o: o, metrics: m, config: c, commits: newCommitter(o.Clock),
+		o: o, metrics: m, config: c, commits: newCommitter(&o),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), ready: make(chan struct{}),
 		workers: map[int32]*worker{},
 	}, nil
@@ -138,7 +138,7 @@ func (r *Router) Run(ctx context.Context) error {
 	others, delivering := r.o.Clock.NewGroup(), r.o.Clock.NewGroup()
 	others.Go(func() { r.renewLeases(background) })
 	others.Go(func() { r.poll(background) })
-	others.Go(func() { r.commits.run(background, r.o.Log) })
+	others.Go(func() { r.commits.run(background) })
 	r.assign(ctx, delivering)
 	for _, w := range r.owned() {
 		w.release()

@@ -538,8 +538,27 @@ func TestRouter_ResendBelowTheWindow_IsFoundInTheLog(t *testing.T) {
 	})
 }
 
-func TestRouter_StartsAtTheLowerOfCommittedAndHistory(t *testing.T) {
-	for _, at := range []struct{ committed, history, want int64 }{{2, 4, 2}, {4, 2, 2}, {-1, 3, 3}, {-1, 0, 0}} {
+// tail gives the tail of the partition that messages to 2 go to. Where there is none it is begin from then on.
+func (c *cell) tail(begin int64) int64 {
+	c.t.Helper()
+	epoch, err := c.redis.Epoch(c.t.Context())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	name := presence.TailName(chat.TopicMessages, logEpoch, eventlog.PartitionOf("d:1:2", partitions))
+	at, err := c.redis.Tail(c.t.Context(), presence.Tail{Partition: name, Epoch: epoch, Offset: begin})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return at
+}
+
+func TestRouter_StartsAtTheLowestOfCommittedHistoryAndTail(t *testing.T) {
+	const unknown = -1
+	for _, at := range []struct{ committed, history, tail, want int64 }{
+		{2, 4, unknown, 2}, {4, 2, unknown, 2}, {unknown, 3, unknown, 3}, {unknown, 0, unknown, 0},
+		{4, 5, 2, 2}, {unknown, 3, 1, 1}, {2, 4, 3, 2},
+	} {
 		t.Run(fmt.Sprint(at), func(t *testing.T) {
 			bubble(t, func(t *testing.T, c *cell) {
 				n := c.node("a", 2)
@@ -557,10 +576,19 @@ func TestRouter_StartsAtTheLowerOfCommittedAndHistory(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
+				if at.tail >= 0 {
+					c.tail(at.tail)
+				}
 				r := c.router("r", nil)
 				c.waitReady(r)
-				time.Sleep(time.Second)
+				c.waitFor(time.Second, "all appended", func() bool {
+					newest, err := c.redis.Newest(t.Context(), []string{"d:1:2"})
+					return err == nil && newest["d:1:2"] == seq(4)
+				})
 				r.stop()
+				if got := c.tail(0); got != 5 {
+					t.Errorf("all was appended, and the tail is %d", got)
+				}
 				var want []uint64
 				for o := at.want; o < 5; o++ {
 					want = append(want, seq(o))
@@ -571,6 +599,42 @@ func TestRouter_StartsAtTheLowerOfCommittedAndHistory(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An owner that dies before its first commit has said where its appends began: the next does not begin above that, wherever history is, and
+// whatever a former owner's late commit says.
+func TestRouter_KilledBeforeItsFirstCommit_NoHoleInTheRecents(t *testing.T) {
+	bubble(t, func(t *testing.T, c *cell) {
+		n := c.node("a", 2)
+		c.send(2, 0)
+		c.send(2, 1)
+		r1 := c.router("r1", nil)
+		c.waitFor(5*time.Second, "arrived", c.arrived)
+		r1.kill() // synctest's time stands still: nothing is committed yet
+		<-r1.over //nolint:errcheck // its error is of no interest: it was killed
+		c.send(2, 2)
+		c.send(2, 3)
+		p := eventlog.PartitionOf("d:1:2", partitions)
+		if _, err := c.sql.WriteBatch(t.Context(), chat.Batch{Topic: chat.TopicMessages, Partition: p, Next: 4}); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.log.Commit(t.Context(), deliver.Group, chat.TopicMessages, map[int32]int64{p: 4}); err != nil {
+			t.Fatal(err)
+		}
+		c.send(2, 4)
+		r2 := c.router("r2", nil)
+		c.waitFor(20*time.Second, "the newest arrived", func() bool {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			got := n.got[fmt.Sprint(2, " ", p)]
+			return len(got) > 0 && got[len(got)-1] == seq(4)
+		})
+		page, err := c.redis.Page(t.Context(), "d:1:2", 0, 0, 10, true)
+		if err != nil || len(page.Messages) != 5 || page.ContiguousFrom != seq(0) {
+			t.Fatalf("the recents claim to have all from %d on, and have %d messages: %v", page.ContiguousFrom, len(page.Messages), err)
+		}
+		r2.stop()
+	})
 }
 
 // Killed before its first commit, with the database ahead by then: what was not delivered must not be taken for delivered.

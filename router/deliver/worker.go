@@ -13,6 +13,7 @@ import (
 	"github.com/futurechat/future/router/clock"
 	"github.com/futurechat/future/router/eventlog"
 	"github.com/futurechat/future/router/peer"
+	"github.com/futurechat/future/router/presence"
 )
 
 const (
@@ -54,7 +55,8 @@ type worker struct {
 
 	// Owned by the worker.
 	p       *Partition
-	reader  eventlog.Reader // set by takeOver
+	tail    presence.Tail   // of the recents that it appends to; set by takeOver, without the offset
+	reader  eventlog.Reader // likewise
 	readCtx context.Context // ended by an urgent event
 	endRead context.CancelFunc
 	unread  []eventlog.Record
@@ -103,7 +105,6 @@ func (w *worker) run(ctx context.Context) {
 	if ok {
 		w.deliver(ctx, c)
 		w.live.Store(false)
-		w.r.commits.forget(ctx, w)
 		w.r.metrics.owned.Dec()
 		w.r.metrics.suspects.Sub(float64(w.suspects))
 	}
@@ -197,7 +198,9 @@ func (w *worker) prepare(ctx context.Context) (Config, error) {
 	if !ever {
 		at = c.History
 	}
-	c.Start = min(at, c.History)
+	if err := w.lookAtRecents(ctx, &c, min(at, c.History)); err != nil {
+		return c, err
+	}
 	state.Seen = map[int32]int64{w.partition: c.Start}
 	if err := eventlog.Verify(ctx, o.Log, state); err != nil {
 		return c, fmt.Errorf("verify: %w", err)
@@ -205,18 +208,14 @@ func (w *worker) prepare(ctx context.Context) (Config, error) {
 	if err := eventlog.VerifyOffset(ctx, o.Log, topic, w.partition, max(at, c.History)); err != nil {
 		return c, fmt.Errorf("verify: %w", err)
 	}
-	if c.StoreEpoch, err = o.Presence.Epoch(ctx); err != nil {
-		return c, fmt.Errorf("presence epoch: %w", err)
-	}
-	c.StoreLost = w.r.lost.recently(w.now(), c.StoreEpoch)
 	if c.RouterEpoch, err = o.Store.NextRouterEpoch(ctx, topic, w.partition); err != nil {
 		return c, fmt.Errorf("router epoch: %w", err)
 	}
 	if _, c.End, err = o.Log.Bounds(ctx, topic, w.partition); err != nil {
 		return c, fmt.Errorf("bounds: %w", err)
 	}
-	// Down: see Config.Start. And the first time: who comes after an owner that died before its first commit would else take all
-	// that history has by then for delivered.
+	// The first time: who comes after an owner that died before its first commit would else take all that history has by then for delivered.
+	// And down: what an append of this owner that meets a new life of the stored data leaves there has no tail, and the next begins below it.
 	if c.Start < at || !ever {
 		if err := o.Log.Commit(ctx, Group, topic, map[int32]int64{w.partition: c.Start}); err != nil {
 			return c, fmt.Errorf("first commit, or down: %w", err)
@@ -228,6 +227,22 @@ func (w *worker) prepare(ctx context.Context) (Config, error) {
 	}
 	w.history.Store(c.History)
 	return c, nil
+}
+
+// lookAtRecents finds which life of the recents there is, and where to begin so that they get no hole: at start, or lower.
+func (w *worker) lookAtRecents(ctx context.Context, c *Config, start int64) (err error) {
+	o := w.r.o
+	if c.StoreEpoch, err = o.Presence.Epoch(ctx); err != nil {
+		return fmt.Errorf("presence epoch: %w", err)
+	}
+	c.StoreLost = w.r.lost.recently(w.now(), c.StoreEpoch)
+	w.tail = presence.Tail{Partition: presence.TailName(chat.TopicMessages, c.LogEpoch, w.partition), Epoch: c.StoreEpoch, Offset: start}
+	tail, err := o.Presence.Tail(ctx, w.tail)
+	if err != nil {
+		return fmt.Errorf("tail of the recents: %w", err)
+	}
+	c.Start = min(start, tail)
+	return nil
 }
 
 // ---- delivering

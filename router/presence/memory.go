@@ -32,6 +32,8 @@ const (
 	OpPage       Op = "page"
 	OpHeads      Op = "heads"
 	OpNewest     Op = "newest"
+	OpTail       Op = "tail"
+	OpRaiseTails Op = "raise tails"
 )
 
 // MemoryOptions configure a Memory. The zero value is usable.
@@ -58,7 +60,11 @@ type Memory struct {
 	leases  map[string]memLease
 	recents map[string]*memRecents
 	heads   map[int64]map[string]uint64
+	tails   map[tailOf]int64
 }
+
+// tailOf is whose tail it is: of a partition, in a life of the stored data.
+type tailOf struct{ partition, epoch string }
 
 // holder is who has places: a user, or a group.
 type holder struct{ user, group int64 }
@@ -103,6 +109,7 @@ func (m *Memory) Wipe() {
 	m.leases = make(map[string]memLease)
 	m.recents = make(map[string]*memRecents)
 	m.heads = make(map[int64]map[string]uint64)
+	m.tails = make(map[tailOf]int64)
 }
 
 // LosePlaces loses all places of a user. The epoch stays, as with each partial loss.
@@ -479,4 +486,35 @@ func (m *Memory) Heads(ctx context.Context, user int64) (map[string]uint64, erro
 		heads = make(map[string]uint64)
 	}
 	return heads, nil
+}
+
+// Tail implements Tails.
+func (m *Memory) Tail(ctx context.Context, t Tail) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin(ctx, OpTail); err != nil {
+		return 0, err
+	}
+	of := tailOf{t.Partition, t.Epoch}
+	if _, ok := m.tails[of]; !ok {
+		m.tails[of] = t.Offset
+	}
+	if err := m.opts.Lost(OpTail); err != nil {
+		return 0, err
+	}
+	return m.tails[of], nil
+}
+
+// RaiseTails implements Tails.
+func (m *Memory) RaiseTails(ctx context.Context, tails []Tail) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin(ctx, OpRaiseTails); err != nil {
+		return err
+	}
+	for _, t := range tails {
+		of := tailOf{t.Partition, t.Epoch}
+		m.tails[of] = max(m.tails[of], t.Offset)
+	}
+	return m.opts.Lost(OpRaiseTails)
 }

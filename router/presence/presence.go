@@ -171,6 +171,29 @@ type Recents interface {
 	Heads(ctx context.Context, user int64) (map[string]uint64, error)
 }
 
+// Tails say how far the recents go: in one life of the stored data, everything of a partition was appended to them from where that began up
+// to an offset, its tail. What is committed to the log cannot say that: it is true of every life, and a late commit comes in any.
+type Tails interface {
+	// Tail gives a partition's tail in a life of the stored data, see Registry.Epoch. Where there is none it is t.Offset from now on. Whoever
+	// appends asks before his first append, and begins at the tail or below.
+	Tail(ctx context.Context, t Tail) (offset int64, err error)
+	// RaiseTails raises tails that are lower. One of a life that is over is of no effect.
+	RaiseTails(ctx context.Context, tails []Tail) error
+}
+
+// Tail is that of a partition.
+type Tail struct {
+	// Partition is a TailName, Epoch the life of the stored data that was appended to.
+	Partition, Epoch string
+	// Offset is the log's: all below was appended.
+	Offset int64
+}
+
+// TailName names a partition in one epoch of the log: in the next its offsets begin anew.
+func TailName(topic string, logEpoch uint32, partition int32) string {
+	return fmt.Sprintf("%s:%d:%d", topic, logEpoch, partition)
+}
+
 // Store is all of it, as one server has it.
 type Store interface {
 	Registry
@@ -178,6 +201,7 @@ type Store interface {
 	LeaseSets
 	Lives
 	Recents
+	Tails
 }
 
 // PartitionLease is the lease of the router that owns a partition.

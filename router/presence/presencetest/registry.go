@@ -342,6 +342,8 @@ func (s suite) broken(t *testing.T) {
 		"page":          func() error { _, err := b.Page(ctx, "d:1:2", 0, 0, 10, true); return err },
 		"heads":         func() error { _, err := b.Heads(ctx, 1); return err },
 		"locate groups": func() error { _, _, err := b.LocateGroups(ctx, nil, []int64{1}); return err },
+		"tail":          func() error { _, err := b.Tail(ctx, presence.Tail{Partition: "t:1:0", Epoch: "e"}); return err },
+		"raise tails":   func() error { return b.RaiseTails(ctx, []presence.Tail{{Partition: "t:1:0", Epoch: "e"}}) },
 		"newest":        func() error { _, err := b.Newest(ctx, []string{"g:1"}); return err },
 		"owners":        func() error { _, err := b.Owners(ctx, []string{"outbox"}); return err },
 		"acquires":      func() error { _, err := b.AcquireEach(ctx, []string{"outbox"}, "a", "", time.Minute); return err },

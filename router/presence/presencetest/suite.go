@@ -62,6 +62,7 @@ func Run(t *testing.T, newStore func(t *testing.T) Fixture) {
 		{"PagesAreWhatWasAsked", s.pages},
 		{"SeqsAreExact", s.exact},
 		{"AnyMessageComesBack", s.contents},
+		{"TailsOnlyRiseInTheirLife", s.tails},
 		{"HeadsOnlyRise", s.heads},
 		{"NewestIsOfTheRecents", s.newest},
 		{"HeadsRiseUnderConcurrency", s.headsConcurrent},

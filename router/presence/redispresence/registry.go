@@ -283,32 +283,29 @@ func (s *Store) RenewEach(ctx context.Context, names []string, owner string, ttl
 }
 
 func (s *Store) leases(ctx context.Context, op string, script *redis.Script, names []string, args ...any) ([]bool, error) {
-	try := func() ([]bool, error) {
+	done := make([]bool, len(names))
+	err := s.scripted(ctx, script, func() error {
 		pipe := s.client.Pipeline()
 		answers := make([]*redis.Cmd, len(names))
 		for i, name := range names {
 			answers[i] = script.EvalSha(ctx, pipe, []string{s.leaseKey(name)}, args...)
 		}
 		if err := exec(ctx, pipe); err != nil {
-			return nil, err
+			return err
 		}
-		done := make([]bool, len(names))
 		for i, a := range answers {
 			n, err := a.Int()
 			if err != nil {
-				return nil, err
+				return err
 			}
 			done[i] = n == 1
 		}
-		return done, nil
+		return nil
+	})
+	if err != nil {
+		return nil, wrap(fmt.Sprintf("%s %d leases", op, len(names)), err)
 	}
-	done, err := try()
-	if redis.HasErrorPrefix(err, "NOSCRIPT") { // the servers were started anew
-		if err = script.Load(ctx, s.client).Err(); err == nil {
-			done, err = try()
-		}
-	}
-	return done, wrap(fmt.Sprintf("%s %d leases", op, len(names)), err)
+	return done, nil
 }
 
 // list puts an incarnation among those that Lives looks at, before it has its lease and again with each renewal: who has a lease is
