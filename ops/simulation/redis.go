@@ -128,7 +128,7 @@ func (r redisPort) Revoke(ctx context.Context, incarnation string, stay time.Dur
 	return do(ctx, r.p, &r.r.service, "Revoke", func() error { return r.r.memory.Revoke(at, incarnation, stay) })
 }
 
-func (r redisPort) Append(ctx context.Context, messages []presence.Recent, keepAbove uint64) ([]presence.Prev, string, error) {
+func (r redisPort) Append(ctx context.Context, messages []presence.Recent, keepAbove uint64, epoch string) ([]presence.Prev, string, error) {
 	type appended struct {
 		prevs []presence.Prev
 		epoch string
@@ -140,15 +140,15 @@ func (r redisPort) Append(ctx context.Context, messages []presence.Recent, keepA
 		}
 		if part := r.r.rng.IntN(len(messages) + 1); r.r.rng.IntN(2000) < r.r.flaky && part > 0 && part < len(messages) {
 			r.p.w.count("appends to recents done in part")
-			_, _, err := r.r.memory.Append(at, messages[:part], keepAbove)
+			_, _, err := r.r.memory.Append(at, messages[:part], keepAbove, epoch)
 			return appended{}, errors.Join(presence.ErrUnavailable, err)
 		}
-		prevs, epoch, err := r.r.memory.Append(at, messages, keepAbove)
-		if err == nil {
+		prevs, now, err := r.r.memory.Append(at, messages, keepAbove, epoch)
+		if err == nil && now == epoch {
 			r.p.w.truth.appended(messages, prevs)
 			r.p.w.tracef("%s appends to the recents of %s: %s", r.p.name, epoch, recentNames(messages))
 		}
-		return appended{prevs, epoch}, err
+		return appended{prevs, now}, err
 	})
 	return a.prevs, a.epoch, err
 }

@@ -424,7 +424,7 @@ func (w *worker) carryOut(ctx context.Context, e Effect) {
 	case AppendRecents:
 		ctx, cancel := w.r.o.Clock.WithTimeout(ctx, appendTimeout)
 		defer cancel()
-		prevs, epoch, err := w.r.o.Presence.Append(ctx, e.Messages, e.KeepAbove)
+		prevs, epoch, err := w.r.o.Presence.Append(ctx, e.Messages, e.KeepAbove, w.tail.Epoch)
 		w.warn("appending to the recents failed", err)
 		w.local = append(w.local, Appended{prevs, epoch, err})
 	case Locate:

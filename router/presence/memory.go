@@ -398,7 +398,7 @@ func (m *Memory) Revoke(ctx context.Context, incarnation string, stay time.Durat
 }
 
 // Append implements Recents.
-func (m *Memory) Append(ctx context.Context, messages []Recent, keepAbove uint64) ([]Prev, string, error) {
+func (m *Memory) Append(ctx context.Context, messages []Recent, keepAbove uint64, epoch string) ([]Prev, string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.begin(ctx, OpAppend); err != nil {
@@ -408,6 +408,9 @@ func (m *Memory) Append(ctx context.Context, messages []Recent, keepAbove uint64
 		return nil, "", err
 	}
 	prevs := make([]Prev, len(messages))
+	if now := m.epochLocked(); epoch != "" && epoch != now {
+		return prevs, now, nil
+	}
 	for _, run := range Runs(messages) {
 		entries := make([]RecentMessage, len(run.At))
 		for i, at := range run.At {
@@ -427,11 +430,10 @@ func (m *Memory) Append(ctx context.Context, messages []Recent, keepAbove uint64
 			m.heads[user][msg.Conversation] = max(m.heads[user][msg.Conversation], msg.Seq)
 		}
 	}
-	epoch := m.epochLocked()
 	if err := m.opts.Lost(OpAppend); err != nil {
 		return nil, "", err
 	}
-	return prevs, epoch, nil
+	return prevs, m.epochLocked(), nil
 }
 
 // recentsLocked gives the recents of a conversation, made if they are not there or have expired.

@@ -31,14 +31,14 @@ func TestMemory_Conforms(t *testing.T) {
 func TestMemory_RecentsExpire(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	m := presence.NewMemory(presence.MemoryOptions{Now: func() time.Time { return now }})
-	if _, _, err := m.Append(t.Context(), []presence.Recent{{Conversation: "d:1:2", Seq: 1}}, 0); err != nil {
+	if _, _, err := m.Append(t.Context(), []presence.Recent{{Conversation: "d:1:2", Seq: 1}}, 0, ""); err != nil {
 		t.Fatal(err)
 	}
 	now = now.Add(time.Hour)
 	if page, err := m.Page(t.Context(), "d:1:2", 0, 0, 1, true); err != nil || page.Newest != 0 {
 		t.Errorf("after an hour there is %+v, %v", page, err)
 	}
-	prevs, _, err := m.Append(t.Context(), []presence.Recent{{Conversation: "d:1:2", Seq: 2}}, 0)
+	prevs, _, err := m.Append(t.Context(), []presence.Recent{{Conversation: "d:1:2", Seq: 2}}, 0, "")
 	if err != nil || prevs[0].Known {
 		t.Errorf("after an hour prev is %+v, %v", prevs[0], err)
 	}

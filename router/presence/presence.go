@@ -158,9 +158,10 @@ type Recents interface {
 	// keepAbove is the partition's history position: messages at or above it are never trimmed by count, since the database
 	// does not have them yet; the byte bound then raises ContiguousFrom instead of breaking it.
 	// Whoever appends must do so in the log's order and leave out nothing: what is above the newest is taken for what follows it.
-	// When the epoch has changed he begins again at keepAbove or below, and until that has reached what was appended since, it
-	// is kept apart: no Page has it, so nothing seems whole that is not.
-	Append(ctx context.Context, messages []Recent, keepAbove uint64) ([]Prev, string, error)
+	// epoch is the life that what he appended before is in; "" if he does not care. In another one, as the answer says, nothing that is
+	// there has these for what follows it: they may be left out. He begins again at keepAbove or below, and until that has reached what
+	// was appended since, it is kept apart: no Page has it, so nothing seems whole that is not.
+	Append(ctx context.Context, messages []Recent, keepAbove uint64, epoch string) ([]Prev, string, error)
 	// Page reads the recents of one conversation with after < seq < before (0: no bound), at most limit: the lowest if forward,
 	// else the highest.
 	Page(ctx context.Context, conversation string, after, before uint64, limit int, forward bool) (Page, error)

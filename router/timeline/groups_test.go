@@ -59,7 +59,7 @@ func (k *club) routed(m *pb.Message) {
 	m.Seq = eventlog.Seq(1, int64(10*len(k.all)+10))
 	encoded, err := m.MarshalVT()
 	k.must(err)
-	_, _, err = k.recent.Append(k.Context(), []presence.Recent{{Conversation: m.GetConversation(), Seq: m.GetSeq(), Message: encoded}}, 0)
+	_, _, err = k.recent.Append(k.Context(), []presence.Recent{{Conversation: m.GetConversation(), Seq: m.GetSeq(), Message: encoded}}, 0, "")
 	k.must(err)
 	k.all = append(k.all, m)
 }

@@ -126,7 +126,7 @@ func (w *world) route(n int64) {
 			w.must(err)
 			_, _, err = w.presence.Append(context.Background(), []presence.Recent{{
 				Conversation: m.GetConversation(), Seq: m.GetSeq(), Users: []int64{c.A, c.B}, Message: encoded,
-			}}, eventlog.Seq(1, w.written))
+			}}, eventlog.Seq(1, w.written), "")
 			w.must(err)
 		}
 		w.routed++

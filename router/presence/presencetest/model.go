@@ -38,7 +38,7 @@ func (s suite) model(t *testing.T) {
 			for _, seq := range log[from:to] {
 				batch = append(batch, message(conv, seq))
 			}
-			prevs, epoch, err := f.Store.Append(f.ctx(), batch, position(history))
+			prevs, epoch, err := f.Store.Append(f.ctx(), batch, position(history), "")
 			f.must(err)
 			for i, p := range prevs {
 				if j := from + i; p.Known && (j == 0 || p.Seq != log[j-1]) {

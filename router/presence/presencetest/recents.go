@@ -96,14 +96,45 @@ func (s suite) unordered(t *testing.T) {
 func (s suite) appendEpoch(t *testing.T) {
 	f := s.open(t)
 	before := f.epoch()
-	_, epoch, err := f.Store.Append(f.ctx(), messages("d:1:2", 1, 2), 0)
+	_, epoch, err := f.Store.Append(f.ctx(), messages("d:1:2", 1, 2), 0, "")
 	if err != nil || epoch != before {
 		t.Errorf("epoch is %q, append answers %q, %v", before, epoch, err)
 	}
 	f.Wipe(t)
-	_, epoch, err = f.Store.Append(f.ctx(), messages("d:1:2", 3, 4), 0)
+	_, epoch, err = f.Store.Append(f.ctx(), messages("d:1:2", 3, 4), 0, "")
 	if err != nil || epoch == before || epoch != f.epoch() {
 		t.Errorf("epoch was %q, append answers %q, %v; now it is %q", before, epoch, err, f.epoch())
+	}
+}
+
+// formerLife is a router that does not know yet that all was lost, when the next one has begun again, or not.
+func (s suite) formerLife(t *testing.T) {
+	f := s.open(t)
+	former := f.epoch()
+	late := func(from, to uint64) {
+		t.Helper()
+		_, epoch, err := f.Store.Append(f.ctx(), messages("d:1:2", from, to), 1, former)
+		if err != nil || epoch == former {
+			t.Fatalf("it is not told that the life is over: %q, %v", epoch, err)
+		}
+	}
+	next := func(seq uint64) presence.Prev {
+		t.Helper()
+		prevs, _, err := f.Store.Append(f.ctx(), messages("d:1:2", seq, seq), 1, f.epoch())
+		f.must(err)
+		return prevs[0]
+	}
+	f.Wipe(t)
+	late(10, 11)
+	if got := next(20); got.Known {
+		t.Errorf("what a former life's router left is before it: %v", got)
+	}
+	late(12, 21)
+	if got := next(30); got.Known && got.Seq != 20 {
+		t.Errorf("what a former life's router left is before it: %v", got)
+	}
+	if page := f.page("d:1:2", 0, 0, 50, true); page.ContiguousFrom < 20 {
+		t.Errorf("it claims to have all from %d on", page.ContiguousFrom)
 	}
 }
 
@@ -156,7 +187,7 @@ func (s suite) belowHistory(t *testing.T) {
 func (s suite) badSeq(t *testing.T) {
 	f := s.open(t)
 	for _, m := range []presence.Recent{message("d:1:2", 0), message("d:1:2", presence.MaxSeq+1), message("", 1)} {
-		_, _, err := f.Store.Append(f.ctx(), []presence.Recent{message("d:1:2", 1), m}, 0)
+		_, _, err := f.Store.Append(f.ctx(), []presence.Recent{message("d:1:2", 1), m}, 0, "")
 		if err == nil || errors.Is(err, presence.ErrUnavailable) {
 			t.Errorf("append of %d to %q answers %v", m.Seq, m.Conversation, err)
 		}
@@ -312,7 +343,7 @@ func (s suite) headsConcurrent(t *testing.T) {
 	for w := range uint64(writers) {
 		wg.Go(func() {
 			for i := range uint64(each) {
-				if _, _, err := f.Store.Append(t.Context(), []presence.Recent{message("d:1:2", i*writers+w+1, 1)}, 0); err != nil {
+				if _, _, err := f.Store.Append(t.Context(), []presence.Recent{message("d:1:2", i*writers+w+1, 1)}, 0, ""); err != nil {
 					t.Error(err)
 				}
 			}

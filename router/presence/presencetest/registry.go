@@ -338,7 +338,7 @@ func (s suite) broken(t *testing.T) {
 		"release":       func() error { return b.Release(ctx, "outbox", "a") },
 		"lives":         func() error { _, err := b.Lives(ctx); return err },
 		"revoke":        func() error { return b.Revoke(ctx, "a", time.Minute) },
-		"append":        func() error { _, _, err := b.Append(ctx, []presence.Recent{message("d:1:2", 1, 1)}, 0); return err },
+		"append":        func() error { _, _, err := b.Append(ctx, []presence.Recent{message("d:1:2", 1, 1)}, 0, ""); return err },
 		"page":          func() error { _, err := b.Page(ctx, "d:1:2", 0, 0, 10, true); return err },
 		"heads":         func() error { _, err := b.Heads(ctx, 1); return err },
 		"locate groups": func() error { _, _, err := b.LocateGroups(ctx, nil, []int64{1}); return err },

@@ -53,6 +53,7 @@ func Run(t *testing.T, newStore func(t *testing.T) Fixture) {
 		{"AppendNeverInfers", s.neverInfers},
 		{"AppendOutOfOrderKeepsTheOrderOfSeqs", s.unordered},
 		{"AppendAnswersTheEpoch", s.appendEpoch},
+		{"AppendOfAFormerLifeJoinsNothing", s.formerLife},
 		{"AppendBelowIsKeptApartUntilItJoins", s.rebuild},
 		{"AppendBelowHistoryIsDropped", s.belowHistory},
 		{"AppendRefusesWhatNoSeqCanBe", s.badSeq},
@@ -144,7 +145,7 @@ func (f f) locate(users ...int64) [][]presence.Place {
 
 func (f f) append(keepAbove uint64, messages ...presence.Recent) []presence.Prev {
 	f.t.Helper()
-	prevs, epoch, err := f.Store.Append(f.ctx(), messages, keepAbove)
+	prevs, epoch, err := f.Store.Append(f.ctx(), messages, keepAbove, "")
 	f.must(err)
 	if len(prevs) != len(messages) || epoch == "" {
 		f.t.Fatalf("%d answers for %d messages, epoch %q", len(prevs), len(messages), epoch)

@@ -27,6 +27,10 @@ func BenchmarkAppend(b *testing.B) {
 			const batch = 512
 			body := bytes.Repeat([]byte("m"), 300)
 			seq := uint64(1)
+			epoch, err := s.Epoch(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
 			for b.Loop() {
 				messages := make([]presence.Recent, batch)
 				for i := range messages {
@@ -34,7 +38,7 @@ func BenchmarkAppend(b *testing.B) {
 					messages[i] = presence.Recent{Conversation: fmt.Sprintf("d:%d:%d", c, c+1), Seq: seq, Users: []int64{c, c + 1}, Message: body}
 					seq++
 				}
-				if _, _, err := s.Append(b.Context(), messages, presence.MaxSeq); err != nil {
+				if _, _, err := s.Append(b.Context(), messages, presence.MaxSeq, epoch); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -16,7 +16,7 @@ func TestAppend_AfterARestartThatLostTheEnd_DoesNotJoin(t *testing.T) {
 	life := func(run string) { s.run.Store(&run) }
 	add := func(seq uint64) presence.Prev {
 		t.Helper()
-		prevs, _, err := s.Append(t.Context(), []presence.Recent{{Conversation: "d:1:2", Seq: seq, Message: []byte("m")}}, 1)
+		prevs, _, err := s.Append(t.Context(), []presence.Recent{{Conversation: "d:1:2", Seq: seq, Message: []byte("m")}}, 1, "")
 		if err != nil {
 			t.Fatal(err)
 		}

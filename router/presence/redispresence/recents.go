@@ -95,37 +95,39 @@ return prevs`)
 
 // Append implements presence.Recents. On one server it is one round trip, whose commands are done in order. On a cluster they are
 // not, so it is three: the messages, the heads, the epoch.
-func (s *Store) Append(ctx context.Context, messages []presence.Recent, keepAbove uint64) ([]presence.Prev, string, error) {
+func (s *Store) Append(ctx context.Context, messages []presence.Recent, keepAbove uint64, epoch string) ([]presence.Prev, string, error) {
 	if err := presence.CheckRecents(messages); err != nil {
 		return nil, "", err
 	}
-	if s.epoch.Load() == nil || len(messages) == 0 {
-		if epoch, err := s.Epoch(ctx); err != nil || len(messages) == 0 {
-			return nil, epoch, err
+	if epoch == "" || len(messages) == 0 {
+		now, err := s.Epoch(ctx)
+		if err != nil || len(messages) == 0 {
+			return nil, now, err
 		}
+		epoch = now
 	}
-	prevs, epoch := make([]presence.Prev, 0, len(messages)), ""
+	prevs, now := make([]presence.Prev, 0, len(messages)), ""
 	for part := range slices.Chunk(messages, appendAtOnce) {
-		got, at, err := s.append(ctx, part, keepAbove)
+		got, at, err := s.append(ctx, part, keepAbove, epoch)
 		if redis.HasErrorPrefix(err, "NOSCRIPT") { // the servers were started anew
 			if err = appendScript.Load(ctx, s.client).Err(); err == nil {
-				got, at, err = s.append(ctx, part, keepAbove)
+				got, at, err = s.append(ctx, part, keepAbove, epoch)
 			}
 		}
 		if err != nil {
 			return nil, "", wrap("append", err)
 		}
 		// The epoch is that of after the last append: one that changed midway has changed at the end, too.
-		prevs, epoch = append(prevs, got...), at
+		prevs, now = append(prevs, got...), at
 	}
-	return prevs, epoch, nil
+	return prevs, now, nil
 }
 
 // appendAtOnce is how many messages go in one round trip. Each has the whole Options.Timeout: so a server that is slow gets a large
 // batch done, too, where all at once would fail as often as they are tried.
 const appendAtOnce = 64
 
-func (s *Store) append(ctx context.Context, messages []presence.Recent, keepAbove uint64) ([]presence.Prev, string, error) {
+func (s *Store) append(ctx context.Context, messages []presence.Recent, keepAbove uint64, epoch string) ([]presence.Prev, string, error) {
 	pipe := s.client.Pipeline()
 	step := func() error {
 		if !s.cluster {
@@ -136,7 +138,7 @@ func (s *Store) append(ctx context.Context, messages []presence.Recent, keepAbov
 	runs := presence.Runs(messages)
 	answers := make([]*redis.Cmd, len(runs))
 	for i, run := range runs {
-		answers[i] = s.appendRun(ctx, pipe, messages, run, keepAbove)
+		answers[i] = s.appendRun(ctx, pipe, messages, run, keepAbove, epoch)
 	}
 	if err := step(); err != nil {
 		return nil, "", err
@@ -145,7 +147,7 @@ func (s *Store) append(ctx context.Context, messages []presence.Recent, keepAbov
 	if err := step(); err != nil {
 		return nil, "", err
 	}
-	epoch := s.askEpoch(ctx, pipe)
+	asked := s.askEpoch(ctx, pipe)
 	if err := exec(ctx, pipe); err != nil {
 		return nil, "", err
 	}
@@ -161,14 +163,14 @@ func (s *Store) append(ctx context.Context, messages []presence.Recent, keepAbov
 			}
 		}
 	}
-	return prevs, s.epochOf(epoch), nil
+	return prevs, s.epochOf(asked), nil
 }
 
-func (s *Store) appendRun(ctx context.Context, pipe redis.Pipeliner, messages []presence.Recent, run presence.Run, keepAbove uint64) *redis.Cmd {
+func (s *Store) appendRun(ctx context.Context, pipe redis.Pipeliner, messages []presence.Recent, run presence.Run, keepAbove uint64, epoch string) *redis.Cmd {
 	ttl := s.o.RecentsTTL + rand.N(s.o.RecentsTTL)
 	args := make([]any, 0, 6+2*len(run.At))
 	args = append(args, ttl.Milliseconds(), presence.MaxRecents(run.Conversation), presence.MaxRecentsBytes,
-		pad(keepAbove), pad(messages[run.At[0]].Seq-1), *s.epoch.Load())
+		pad(keepAbove), pad(messages[run.At[0]].Seq-1), epoch)
 	for _, at := range run.At {
 		args = append(args, pad(messages[at].Seq), messages[at].Message)
 	}

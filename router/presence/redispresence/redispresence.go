@@ -55,8 +55,7 @@ type Store struct {
 	dead    *dead
 	held    incarnations
 
-	run   atomic.Pointer[string] // the server's life: see connected
-	epoch atomic.Pointer[string] // that was answered last
+	run atomic.Pointer[string] // the server's life: see connected
 }
 
 var _ presence.Store = (*Store)(nil)
@@ -202,7 +201,6 @@ func (s *Store) epochOf(key *redis.StringCmd) string {
 	if run := s.run.Load(); run != nil && *run != "" && !s.cluster {
 		epoch += "." + *run
 	}
-	s.epoch.Store(&epoch)
 	return epoch
 }
 

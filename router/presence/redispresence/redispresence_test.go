@@ -144,11 +144,11 @@ func TestAppend_DoesWhatMemoryDoes(t *testing.T) {
 				seq += 1 + rng.Uint64N(3)
 			}
 			keep := rng.Uint64N(70)
-			want, _, err := m.Append(ctx, batch, keep)
+			want, _, err := m.Append(ctx, batch, keep, "")
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, _, err := s.Append(ctx, batch, keep)
+			got, _, err := s.Append(ctx, batch, keep, "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -188,7 +188,7 @@ func TestR32_KeysAreAsDocumented(t *testing.T) {
 	if _, err := s.Register(ctx, []presence.Entry{{User: 7, Place: presence.Place{Incarnation: "inc", Connection: 3, Device: "phone"}}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Append(ctx, []presence.Recent{{Conversation: "d:7:9", Seq: 12, Users: []int64{7}, Message: []byte("m")}}, 0); err != nil {
+	if _, _, err := s.Append(ctx, []presence.Recent{{Conversation: "d:7:9", Seq: 12, Users: []int64{7}, Message: []byte("m")}}, 0, ""); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := m.Get("future:lease:node:inc"); got != "inc\nh:1" || err != nil {
@@ -282,7 +282,7 @@ func TestAppend_LoadsItsScript(t *testing.T) {
 	m := miniredis.RunT(t)
 	s := open(t, Options{Addrs: []string{m.Addr()}})
 	for seq := uint64(1); seq < 4; seq++ {
-		if _, _, err := s.Append(t.Context(), []presence.Recent{{Conversation: "d:1:2", Seq: seq}}, 0); err != nil {
+		if _, _, err := s.Append(t.Context(), []presence.Recent{{Conversation: "d:1:2", Seq: seq}}, 0, ""); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.client.ScriptFlush(t.Context()).Err(); err != nil {

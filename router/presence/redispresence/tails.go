@@ -31,7 +31,7 @@ return 1`)
 func (s *Store) Tail(ctx context.Context, t presence.Tail) (int64, error) {
 	key := s.tailKey(t)
 	pipe := s.client.Pipeline()
-	pipe.SetNX(ctx, key, t.Offset, tailTTL)
+	pipe.SetNX(ctx, key, t.Offset, tailTTL) // in order, since both are of one key
 	get := pipe.Get(ctx, key)
 	if err := exec(ctx, pipe); err != nil {
 		return 0, wrap("tail "+t.Partition, err)

@@ -69,9 +69,13 @@ func TestRoundTrips_PerBatchAndLogin(t *testing.T) {
 	if _, err := s.Register(ctx, entries); err != nil {
 		t.Fatal(err)
 	}
+	epoch, err := s.Epoch(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
 	batch := func() {
 		t.Helper()
-		if _, _, err := s.Append(ctx, messages, 0); err != nil {
+		if _, _, err := s.Append(ctx, messages, 0, epoch); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.Locate(ctx, who); err != nil {
