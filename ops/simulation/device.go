@@ -141,8 +141,6 @@ func (d *device) up() {
 	}
 	cfg := resume.Defaults
 	cfg.RetryMax, cfg.Room, cfg.PageSize = 4*time.Second, 16, 8
-	// The regular comparison is the last net, for what deliver.Inbox says remains: it must come within the time of healing.
-	cfg.Compare = 35 * time.Second
 	if d.rng.IntN(8) == 0 {
 		cfg.Compare = 8 * time.Second
 	}

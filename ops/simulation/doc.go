@@ -25,9 +25,8 @@
 // What it does not show. Between two waits a coroutine is not interrupted: races of memory are for the race detector. Encoding on peer
 // links, TLS, sockets and the gate are not in it, nor is the SDK's own loop, nor Kafka's protocol: how the log behaves is what
 // eventlog promises, and whether Kafka keeps that is for eventlogtest. One call of Redis or the database happens at one moment. The log
-// never loses what it has acknowledged, so nothing here halts. Clients compare their heads every 35 s and not every 5 minutes, since one
-// hole is closed by nothing else (deliver.Inbox says which): a sweep tells how many differences only that found. Bounds of memory are not
-// reached, but for the frames that wait for a slow client. Groups have at most as many members as there are people, so no notice leaves out its subjects; they are made before all begins.
+// never loses what it has acknowledged, so nothing here halts. Bounds of memory are not reached, but for the frames that wait for a slow
+// client. Groups have at most as many members as there are people, so no notice leaves out its subjects; they are made before all begins.
 // A message that was refused while two were no friends, with the refusal lost, is sent again when they are, and may then stand behind
 // later ones of its sender: that is counted, and no failure.
 //

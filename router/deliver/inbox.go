@@ -14,13 +14,12 @@ import "github.com/futurechat/future/router/peer"
 //     so. Compare, once per epoch.
 //   - A link is lost that a partition's last frame came over: its router may be gone with a frame on the way. Compare. If the
 //     router lives it has moved on to another link by then, or does so soon, and its numbers tell the rest.
-//   - The first frame ever of a partition, number 1: nothing was left out by this router. Had a router before it sent
-//     anything, its epoch would be known here. No compare: else each new node would make its sessions compare once per
-//     partition, in a cluster where all is well. What remains is a router that had given this node up from the very first
-//     frame on, and died before the node answered its knocks: two faults at once. Then the push record was written, the
-//     next message's prev_seq shows the gap, and clients compare every 5 minutes anyway.
+//   - The first frame ever of a partition, number 1: nothing was left out by this router, nor by one before it, since this
+//     incarnation is younger than its takeover. For one that is older a router leaves out number 1 (Config.Before): the router
+//     before may have given this node up from the very first frame on, and died before the node answered its knocks, so that
+//     its epoch is not known here.
 //
-// So a steady cluster has no compares at all, and a takeover has one per partition and node.
+// So a steady cluster has no compares at all, and a takeover has one per partition and node; nor has a node that is new.
 //
 // The mark. A partition's messages come in order of seq, so one number per partition says what was handed on: messages not
 // above it are repeats (a router that starts again from a committed offset, or sends a frame again). The mark is per

@@ -47,9 +47,23 @@ type nodes struct {
 	suspects int
 	// forgotten is the highest number of a node that was dropped for another: should that one come back, it gets none twice.
 	forgotten uint64
+	// before are those for which the first number is left out.
+	before map[string]bool
 }
 
-func newNodes(most int) nodes { return nodes{most: most, by: map[string]*node{}} }
+// newNodes knows no nodes. If there were more before than can be remembered, the first number is left out for all.
+func newNodes(most int, before []string) nodes {
+	ns := nodes{most: most, by: map[string]*node{}}
+	if len(before) > most {
+		ns.forgotten = 1
+		return ns
+	}
+	ns.before = make(map[string]bool, len(before))
+	for _, incarnation := range before {
+		ns.before[incarnation] = true
+	}
+	return ns
+}
 
 func (ns *nodes) get(now time.Time, place presence.Place) *node {
 	n := ns.by[place.Incarnation]
@@ -58,6 +72,9 @@ func (ns *nodes) get(now time.Time, place presence.Place) *node {
 			ns.dropOldest()
 		}
 		n = &node{incarnation: place.Incarnation, number: ns.forgotten}
+		if ns.before[n.incarnation] {
+			n.number = max(n.number, 1)
+		}
 		ns.list = append(ns.list, n)
 		ns.by[n.incarnation] = n
 	}

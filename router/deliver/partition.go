@@ -25,6 +25,9 @@ type Config struct {
 	// got is not handed on again there, by their marks: a session that came between the loss and the end of this may have read heads
 	// that lack something, and does not get it either. So at the end, when all below End is done again, all are told to compare.
 	StoreLost bool
+	// Before are the incarnations that had a lease at takeover. An owner before may have left something out for them, and they may not know
+	// that there was one: so it is as if this one had, and they compare at its first frame.
+	Before []string
 	// Rand gives jitter, in [0,1).
 	Rand func() float64
 
@@ -114,7 +117,7 @@ func NewPartition(now time.Time, c Config) *Partition {
 		c: c, done: c.Start, committed: c.Start, asked: c.Start,
 		storeEpoch: c.StoreEpoch, storeEpochAt: now, history: c.History,
 		window: newWindow(c.Start, c.Window), closings: newClosings(c.Start, c.Closings), last: newLastSeqs(c.Conversations),
-		versions: newLastSeqs(c.Conversations), nodes: newNodes(c.Nodes),
+		versions: newLastSeqs(c.Conversations), nodes: newNodes(c.Nodes, c.Before),
 	}
 	p.fill(c.Start)
 	if c.StoreLost {

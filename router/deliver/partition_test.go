@@ -444,6 +444,27 @@ func TestPartition_AForgottenNodeGetsNoNumberTwice(t *testing.T) {
 	}
 }
 
+// For whom there was before the takeover an owner before may have left something out: the first number is left out.
+func TestPartition_NodesOfBeforeAreToldToCompare(t *testing.T) {
+	r := newRig(t, func(c *deliver.Config) { c.Before = []string{"b", "c"} })
+	nodes := map[string]uint64{}
+	r.deliver(d(0), nodes, on("a"), on("b"))
+	if nodes["a"] != 1 || nodes["b"] != 2 {
+		t.Fatalf("first numbers are %v", nodes)
+	}
+	r.deliver(d(1), nodes, on("a"), on("b"))
+	if nodes["a"] != 2 || nodes["b"] != 3 {
+		t.Fatalf("second numbers are %v", nodes)
+	}
+	// More than can be remembered: rather all compare once than one of them not.
+	r = newRig(t, func(c *deliver.Config) { c.Before, c.Nodes = []string{"b", "c"}, 1 })
+	r.deliver(d(0), nodes, on("c"), on("c"))
+	r.deliver(d(1), nodes, on("a"), on("a"))
+	if nodes["c"] != 2 || nodes["a"] < 2 {
+		t.Fatalf("first numbers are %v", nodes)
+	}
+}
+
 func TestPartition_WrongIncarnationIsNotReached(t *testing.T) {
 	r := newRig(t, nil)
 	r.step(records(t, d(0)), "append 0")

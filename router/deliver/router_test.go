@@ -279,9 +279,9 @@ func bubble(t *testing.T, f func(t *testing.T, c *cell)) {
 
 func TestR36_Router_OneOfTwoKilled_AllArriveOnceInOrder(t *testing.T) {
 	bubble(t, func(t *testing.T, c *cell) {
-		a, b := c.node("a", 2, 3, 4), c.node("b", 5, 6, 7)
 		r1, r2 := c.router("r1", nil), c.router("r2", nil)
 		c.waitReady(r1, r2)
+		a, b := c.node("a", 2, 3, 4), c.node("b", 5, 6, 7)
 		if o1, o2 := r1.value("partitions_owned"), r2.value("partitions_owned"); o1+o2 != partitions || o1 == 0 || o2 == 0 {
 			t.Fatalf("r1 has %v partitions and r2 %v", o1, o2)
 		}
@@ -476,13 +476,16 @@ func TestRouter_SilentNode_OthersGoOn_AndItIsTold(t *testing.T) {
 		c.waitReady(r)
 		c.send(2, 1)
 		c.waitFor(time.Second, "arrived", c.arrived)
+		if b.compares != 1 {
+			t.Fatalf("%d compares after a takeover", b.compares)
+		}
 		c.set(&b.silent, true)
 		c.send(2, 2)
 		c.waitFor(time.Second, "suspect", func() bool { return r.value("suspect_nodes") == 1 })
 		c.send(3, 1)
 		time.Sleep(5 * time.Second)
 		c.set(&b.silent, false)
-		c.waitFor(4*time.Second, "b was told to compare", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return b.compares == 1 })
+		c.waitFor(4*time.Second, "b was told to compare", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return b.compares == 2 })
 		c.send(2, 3)
 		c.waitFor(time.Second, "b gets messages again", func() bool {
 			c.mu.Lock()
@@ -502,6 +505,44 @@ func TestRouter_SilentNode_OthersGoOn_AndItIsTold(t *testing.T) {
 			t.Fatalf("push record is %+v, %v", p, err)
 		}
 		r.stop()
+	})
+}
+
+// A router gives a node up from its very first frame of a partition on, and dies before the node answers. The node has never heard of
+// it, so what the next one sends must tell that something is missing.
+func TestRouter_GivesUpANodeAndDies_TheNodeIsTold(t *testing.T) {
+	bubble(t, func(t *testing.T, c *cell) {
+		r1 := c.router("r1", nil)
+		c.waitReady(r1)
+		b := c.node("b", 2)
+		c.set(&b.silent, true)
+		c.send(2, 1)
+		c.waitFor(5*time.Second, "given up and committed", func() bool {
+			at, err := c.log.Committed(t.Context(), deliver.Group, chat.TopicMessages)
+			return err == nil && at[eventlog.PartitionOf("d:1:2", partitions)] == 1
+		})
+		r1.kill()
+		<-r1.over //nolint:errcheck // its error is of no interest: it was killed
+		if _, err := c.sql.WriteBatch(t.Context(), chat.Batch{
+			Topic: chat.TopicMessages, Partition: eventlog.PartitionOf("d:1:2", partitions), Next: 1,
+		}); err != nil {
+			t.Fatal(err)
+		}
+		c.set(&b.silent, false)
+		r2 := c.router("r2", nil)
+		c.waitFor(20*time.Second, "taken over", func() bool { return r2.value("partitions_owned") == partitions })
+		young := c.node("young", 2)
+		c.send(2, 2)
+		c.waitFor(time.Second, "the next arrived", func() bool {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			key := fmt.Sprint(2, " ", eventlog.PartitionOf("d:1:2", partitions))
+			return len(b.got[key]) == 1 && len(young.got[key]) == 1
+		})
+		if b.compares != 1 || young.compares != 0 {
+			t.Errorf("the node that missed something compared %d times, one that came after the takeover %d times", b.compares, young.compares)
+		}
+		r2.stop()
 	})
 }
 

@@ -198,7 +198,14 @@ func (w *worker) prepare(ctx context.Context) (Config, error) {
 	if !ever {
 		at = c.History
 	}
-	if err := w.lookAtRecents(ctx, &c, min(at, c.History)); err != nil {
+	// Who had a lease is asked after what was committed: what a former owner commits later is done again from here on.
+	err = clock.Each(o.Clock, 2, 2, func(i int) error {
+		if i == 0 {
+			return w.lookAtRecents(ctx, &c, min(at, c.History))
+		}
+		return w.lookForNodes(ctx, &c)
+	})
+	if err != nil {
 		return c, err
 	}
 	state.Seen = map[int32]int64{w.partition: c.Start}
@@ -242,6 +249,18 @@ func (w *worker) lookAtRecents(ctx context.Context, c *Config, start int64) (err
 		return fmt.Errorf("tail of the recents: %w", err)
 	}
 	c.Start = min(start, tail)
+	return nil
+}
+
+// lookForNodes finds for whom a former owner may have left something out.
+func (w *worker) lookForNodes(ctx context.Context, c *Config) error {
+	lives, err := w.r.o.Presence.Lives(ctx)
+	if err != nil {
+		return fmt.Errorf("nodes: %w", err)
+	}
+	for _, l := range lives {
+		c.Before = append(c.Before, l.Incarnation)
+	}
 	return nil
 }
 
