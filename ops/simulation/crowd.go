@@ -16,7 +16,6 @@ type crowd struct {
 	id           int64
 	conversation string
 	owner        *person
-	everybody    []*person // that ever were members
 }
 
 // gather makes the groups, as if long ago.
@@ -42,7 +41,7 @@ func (w *world) gather() {
 				f.pushed[u] = true // before there was a router
 			}
 		}
-		c := &crowd{id: g.ID, conversation: wire.Group(g.ID), owner: people[0], everybody: people}
+		c := &crowd{id: g.ID, conversation: wire.Group(g.ID), owner: people[0]}
 		w.crowds = append(w.crowds, c)
 		for _, p := range people {
 			p.crowds = append(p.crowds, c)
@@ -94,32 +93,45 @@ func (w *world) govern(until time.Duration) {
 	w.after(warmUp, change)
 }
 
+// span is a membership by the database whose beginning the log does not have yet: from a version on, below another; 0: it lasts.
+type span struct{ joined, left uint64 }
+
 // membersChanged is a change of a group in the database.
-func (t *truth) membersChanged(group int64, join []int64, leave []int64) {
-	conversation := wire.Group(group)
-	for _, u := range join {
+func (t *truth) membersChanged(c chat.GroupChange) {
+	conversation, version := wire.Group(c.Group.ID), c.Group.Version
+	for _, u := range c.Join {
 		t.w.count("members added")
-		t.joining[readKey{u, conversation}], t.openedAt[readKey{u, conversation}] = true, t.w.now
-		for _, p := range t.w.people {
-			if p.id != u {
-				continue
-			}
-			for _, c := range t.w.crowds {
-				if c.id == group && !slices.Contains(p.crowds, c) {
-					p.crowds, c.everybody = append(p.crowds, c), append(c.everybody, p)
-				}
-			}
+		key := readKey{u, conversation}
+		t.joining[key], t.openedAt[key] = append(t.joining[key], span{joined: version}), t.w.now
+		t.w.enters(u, c.Group.ID)
+	}
+	for _, u := range c.Leave {
+		t.w.count("members removed")
+		if spans := t.joining[readKey{u, conversation}]; len(spans) > 0 {
+			spans[len(spans)-1].left = version
 		}
 	}
-	for _, u := range leave {
-		t.w.count("members removed")
-		delete(t.joining, readKey{u, conversation})
+}
+
+// enters has a person know of a group.
+func (w *world) enters(user, group int64) {
+	for _, c := range w.crowds {
+		if c.id != group {
+			continue
+		}
+		for _, p := range w.people {
+			if p.id == user && !slices.Contains(p.crowds, c) {
+				p.crowds = append(p.crowds, c)
+			}
+		}
 	}
 }
 
 // audience gives who may see a message of a group that enters the log: who is a member where it stands, his joining and leaving
-// included; and besides who joined by the database while his notice has not come: he may have seen it by a delivery.
-func (t *truth) audience(m *pb.Message) (members, perhaps []int64) {
+// included; and besides who was one by the database at its version while the notice of his joining has not come: he may have been
+// shown it by a delivery.
+func (t *truth) audience(r chat.Record) (members, perhaps []int64) {
+	m := r.Message
 	conversation := m.GetConversation()
 	n := m.GetPayload().GetGroup()
 	in := t.inside[conversation]
@@ -130,7 +142,8 @@ func (t *truth) audience(m *pb.Message) (members, perhaps []int64) {
 			if !slices.Contains(in, u) {
 				in = append(in, u)
 			}
-			delete(t.joining, readKey{u, conversation})
+			key := readKey{u, conversation}
+			t.joining[key] = slices.DeleteFunc(t.joining[key], func(s span) bool { return s.joined <= n.GetVersion() })
 		}
 	}
 	slices.Sort(in)
@@ -143,8 +156,10 @@ func (t *truth) audience(m *pb.Message) (members, perhaps []int64) {
 		}
 	}
 	t.inside[conversation] = in
+	version := max(r.Version, n.GetVersion())
 	for _, p := range t.w.people {
-		if t.joining[readKey{p.id, conversation}] && !slices.Contains(members, p.id) {
+		among := func(s span) bool { return s.joined <= version && (s.left == 0 || version < s.left) }
+		if slices.ContainsFunc(t.joining[readKey{p.id, conversation}], among) && !slices.Contains(members, p.id) {
 			perhaps = append(perhaps, p.id)
 		}
 	}

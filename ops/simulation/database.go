@@ -75,7 +75,7 @@ func (d dbPort) ChangeGroup(ctx context.Context, group int64, subjects []int64, 
 			return made, err
 		})
 		if err == nil {
-			d.d.w.truth.membersChanged(group, made.Join, made.Leave)
+			d.d.w.truth.membersChanged(made)
 		}
 		return changed{g, o}, err
 	})

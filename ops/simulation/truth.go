@@ -45,7 +45,7 @@ type truth struct {
 
 	// Of groups: who is a member by the log, and who by the database while the notice has not come.
 	inside  map[string][]int64
-	joining map[readKey]bool
+	joining map[readKey][]span
 }
 
 type ending struct {
@@ -102,7 +102,7 @@ func newTruth(w *world) *truth {
 		said: map[chat.Identity]*submission{}, orders: map[orderKey]*order{}, history: map[int32]int64{}, judged: map[int32]int64{},
 		owners: map[string]string{}, reads: map[readKey]uint64{},
 		closed: map[readKey]uint64{}, invalid: map[seqKey]bool{}, noRight: map[chat.Identity]bool{}, broken: map[int32][]int64{}, opened: map[string]uint64{}, ended: map[string]ending{}, openedAt: map[readKey]time.Duration{},
-		inside: map[string][]int64{}, joining: map[readKey]bool{},
+		inside: map[string][]int64{}, joining: map[readKey][]span{},
 	}
 }
 
@@ -136,7 +136,7 @@ func (t *truth) written(topic string, r eventlog.Record) {
 		c, _ := wire.ParseConversation(id.Conversation) // ParseRecord has looked
 		members, perhaps := []int64{c.A, c.B}, []int64(nil)
 		if c.Kind == 'g' {
-			members, perhaps = t.audience(rec.Message)
+			members, perhaps = t.audience(rec)
 			t.w.count("messages to groups")
 		}
 		f = &fact{
