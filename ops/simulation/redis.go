@@ -167,8 +167,8 @@ func (r redisPort) Heads(ctx context.Context, user int64) (map[string]uint64, er
 	return call(ctx, r.p, &r.r.service, "Heads", func() (map[string]uint64, error) { return r.r.memory.Heads(at, user) })
 }
 
-func (r redisPort) Tail(ctx context.Context, t presence.Tail) (int64, error) {
-	return call(ctx, r.p, &r.r.service, "Tail", func() (int64, error) { return r.r.memory.Tail(at, t) })
+func (r redisPort) Tail(ctx context.Context, t presence.Tail) (presence.Tail, error) {
+	return call(ctx, r.p, &r.r.service, "Tail", func() (presence.Tail, error) { return r.r.memory.Tail(at, t) })
 }
 
 func (r redisPort) RaiseTails(ctx context.Context, tails []presence.Tail) error {

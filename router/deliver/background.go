@@ -51,7 +51,6 @@ func (r *Router) pollEpoch(ctx context.Context, known string) string {
 	if err != nil {
 		return known // whoever needs Redis says so
 	}
-	r.lost.recently(asked, epoch)
 	for _, w := range r.owned() {
 		w.stored.Store(&Stored{Epoch: epoch, Asked: asked})
 		if epoch != known {
@@ -59,27 +58,6 @@ func (r *Router) pollEpoch(ctx context.Context, known string) string {
 		}
 	}
 	return epoch
-}
-
-// losses remembers when this process saw the life of the stored data change.
-type losses struct {
-	mu    sync.Mutex
-	epoch string
-	at    time.Time
-}
-
-// recently notes the epoch, and reports whether the data was lost within the last minute: sessions that resynced since may
-// have missed what is not done again yet.
-func (l *losses) recently(now time.Time, epoch string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.epoch != epoch {
-		if l.epoch != "" {
-			l.at = now
-		}
-		l.epoch = epoch
-	}
-	return !l.at.IsZero() && now.Sub(l.at) < time.Minute
 }
 
 // committer commits for all partitions in one request, a few times a second at most: commits lie on nobody's way.

@@ -19,12 +19,10 @@ type Config struct {
 	Start, History int64
 	// StoreEpoch is the life of the stored data, asked for at takeover: whatever is lost later shows, and ends the partition.
 	StoreEpoch string
-	// End is the log's end at takeover: what lies below was perhaps delivered by the owner before, though not committed.
-	End int64
-	// StoreLost: the stored data was lost not long ago, so what was delivered may be in no recents until it is done again. What nodes
-	// got is not handed on again there, by their marks: a session that came between the loss and the end of this may have read heads
-	// that lack something, and does not get it either. So at the end, when all below End is done again, all are told to compare.
-	StoreLost bool
+	// Again: what lies below was perhaps delivered before the stored data was lost (presence.Tail), and is in no recents until it is
+	// done again. What nodes got is not handed on again there, by their marks: a session that came between the loss and the end of
+	// this may have read heads that lack something, and does not get it either. So at the end, when that is done, all compare.
+	Again int64
 	// Before are the incarnations that had a lease at takeover. An owner before may have left something out for them, and they may not know
 	// that there was one: so it is as if this one had, and they compare at its first frame.
 	Before []string
@@ -120,8 +118,8 @@ func NewPartition(now time.Time, c Config) *Partition {
 		versions: newLastSeqs(c.Conversations), nodes: newNodes(c.Nodes, c.Before),
 	}
 	p.fill(c.Start)
-	if c.StoreLost {
-		p.redo = c.End
+	if c.Again > c.Start {
+		p.redo = c.Again
 	}
 	return p
 }

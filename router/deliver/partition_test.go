@@ -523,7 +523,7 @@ func TestPartition_EndsWhenRedisLostItsData(t *testing.T) {
 }
 
 func TestPartition_AllIsDoneAgainAfterALoss_NodesCompare(t *testing.T) {
-	r := newRig(t, func(c *deliver.Config) { c.Start, c.History, c.End, c.StoreLost = 5, 5, 9, true })
+	r := newRig(t, func(c *deliver.Config) { c.Start, c.History, c.Again = 5, 5, 9 })
 	r.step(records(t, d(5), d(6)), "append 5 6")
 	r.step(appended(2), "locate 1 2")
 	r.step(at(on("a"), on("a")), "send a#1 5 6")

@@ -76,7 +76,6 @@ type Router struct {
 	pushPartitions int
 
 	commits *committer
-	lost    losses
 
 	wake     chan struct{} // makes the assigning goroutine look around
 	stop     chan struct{} // closed by Stop

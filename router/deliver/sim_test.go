@@ -190,7 +190,9 @@ func (w *world) takeover() {
 	c.History, c.Start = w.hist, min(w.comm, w.hist)
 	w.comm = c.Start
 	c.Rand, c.Window, c.Reach = func() float64 { return 0.5 }, 4, 3
-	c.End, c.StoreLost = int64(len(w.log)), w.store > 0
+	if w.store > 0 {
+		c.Again = int64(len(w.log))
+	}
 	w.router = &simRouter{p: deliver.NewPartition(w.now, c), at: c.Start, link: w.epoch, appended: map[int64]bool{}, failing: map[string]bool{}}
 	w.step(deliver.Leased{Until: w.now.Add(24 * time.Hour)})
 }

@@ -55,7 +55,7 @@ type worker struct {
 
 	// Owned by the worker.
 	p       *Partition
-	tail    presence.Tail   // of the recents that it appends to; set by takeOver, without the offset
+	tail    presence.Tail   // of the recents that it appends to; as found by takeOver
 	reader  eventlog.Reader // likewise
 	readCtx context.Context // ended by an urgent event
 	endRead context.CancelFunc
@@ -218,9 +218,6 @@ func (w *worker) prepare(ctx context.Context) (Config, error) {
 	if c.RouterEpoch, err = o.Store.NextRouterEpoch(ctx, topic, w.partition); err != nil {
 		return c, fmt.Errorf("router epoch: %w", err)
 	}
-	if _, c.End, err = o.Log.Bounds(ctx, topic, w.partition); err != nil {
-		return c, fmt.Errorf("bounds: %w", err)
-	}
 	// The first time: who comes after an owner that died before its first commit would else take all that history has by then for delivered.
 	// And down: what an append of this owner that meets a new life of the stored data leaves there has no tail, and the next begins below it.
 	if c.Start < at || !ever {
@@ -242,13 +239,17 @@ func (w *worker) lookAtRecents(ctx context.Context, c *Config, start int64) (err
 	if c.StoreEpoch, err = o.Presence.Epoch(ctx); err != nil {
 		return fmt.Errorf("presence epoch: %w", err)
 	}
-	c.StoreLost = w.r.lost.recently(w.now(), c.StoreEpoch)
-	w.tail = presence.Tail{Partition: presence.TailName(chat.TopicMessages, c.LogEpoch, w.partition), Epoch: c.StoreEpoch, Offset: start}
-	tail, err := o.Presence.Tail(ctx, w.tail)
+	_, end, err := o.Log.Bounds(ctx, chat.TopicMessages, w.partition)
+	if err != nil {
+		return fmt.Errorf("bounds: %w", err)
+	}
+	w.tail, err = o.Presence.Tail(ctx, presence.Tail{
+		Partition: presence.TailName(chat.TopicMessages, c.LogEpoch, w.partition), Epoch: c.StoreEpoch, Offset: start, Again: end,
+	})
 	if err != nil {
 		return fmt.Errorf("tail of the recents: %w", err)
 	}
-	c.Start = min(start, tail)
+	c.Start, c.Again = min(start, w.tail.Offset), w.tail.Again
 	return nil
 }
 

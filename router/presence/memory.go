@@ -60,7 +60,7 @@ type Memory struct {
 	leases  map[string]memLease
 	recents map[string]*memRecents
 	heads   map[int64]map[string]uint64
-	tails   map[tailOf]int64
+	tails   map[tailOf]Tail
 }
 
 // tailOf is whose tail it is: of a partition, in a life of the stored data.
@@ -109,7 +109,7 @@ func (m *Memory) Wipe() {
 	m.leases = make(map[string]memLease)
 	m.recents = make(map[string]*memRecents)
 	m.heads = make(map[int64]map[string]uint64)
-	m.tails = make(map[tailOf]int64)
+	m.tails = make(map[tailOf]Tail)
 }
 
 // LosePlaces loses all places of a user. The epoch stays, as with each partial loss.
@@ -491,18 +491,18 @@ func (m *Memory) Heads(ctx context.Context, user int64) (map[string]uint64, erro
 }
 
 // Tail implements Tails.
-func (m *Memory) Tail(ctx context.Context, t Tail) (int64, error) {
+func (m *Memory) Tail(ctx context.Context, t Tail) (Tail, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.begin(ctx, OpTail); err != nil {
-		return 0, err
+		return Tail{}, err
 	}
 	of := tailOf{t.Partition, t.Epoch}
 	if _, ok := m.tails[of]; !ok {
-		m.tails[of] = t.Offset
+		m.tails[of] = t
 	}
 	if err := m.opts.Lost(OpTail); err != nil {
-		return 0, err
+		return Tail{}, err
 	}
 	return m.tails[of], nil
 }
@@ -516,7 +516,10 @@ func (m *Memory) RaiseTails(ctx context.Context, tails []Tail) error {
 	}
 	for _, t := range tails {
 		of := tailOf{t.Partition, t.Epoch}
-		m.tails[of] = max(m.tails[of], t.Offset)
+		if is, ok := m.tails[of]; ok {
+			t.Offset, t.Again = max(t.Offset, is.Offset), is.Again
+		}
+		m.tails[of] = t
 	}
 	return m.opts.Lost(OpRaiseTails)
 }

@@ -175,10 +175,10 @@ type Recents interface {
 // Tails say how far the recents go: in one life of the stored data, everything of a partition was appended to them from where that began up
 // to an offset, its tail. What is committed to the log cannot say that: it is true of every life, and a late commit comes in any.
 type Tails interface {
-	// Tail gives a partition's tail in a life of the stored data, see Registry.Epoch. Where there is none it is t.Offset from now on. Whoever
+	// Tail gives a partition's tail in a life of the stored data, see Registry.Epoch. Where there is none it is t from now on. Whoever
 	// appends asks before his first append, and begins at the tail or below.
-	Tail(ctx context.Context, t Tail) (offset int64, err error)
-	// RaiseTails raises tails that are lower. One of a life that is over is of no effect.
+	Tail(ctx context.Context, t Tail) (Tail, error)
+	// RaiseTails raises the offsets of tails that are lower. One of a life that is over is of no effect.
 	RaiseTails(ctx context.Context, tails []Tail) error
 }
 
@@ -188,6 +188,9 @@ type Tail struct {
 	Partition, Epoch string
 	// Offset is the log's: all below was appended.
 	Offset int64
+	// Again was the log's end when this life's first owner came. What lies below was perhaps delivered in a former life, and is in these
+	// recents only once the tail has reached it. It never changes.
+	Again int64
 }
 
 // TailName names a partition in one epoch of the log: in the next its offsets begin anew.

@@ -25,8 +25,8 @@
 //	                               are there that are being appended again (see stretch in package presence). epoch: under which all
 //	                               was appended. Without the one, the other does not count.
 //	tail:{<prefix>epoch}:<topic>:<log epoch>:<number>:<epoch>
-//	                               string. The offset in the log up to which everything of that partition was appended under that epoch.
-//	                               On the same server as the key epoch. TTL 7 days, from when it was raised last.
+//	                               hash. offset: in the log, up to which everything of that partition was appended under that epoch.
+//	                               again: the log's end when that began: below it, what was delivered before is done again. On the same server as the key epoch. TTL 7 days, from when it was raised last.
 //	uheads:{u:<user>}              sorted set. Member the conversation (d:, n:), score its highest seq, exact below 2^53. TTL 30 days.
 //
 // Of a Redis Cluster, one server may lose what it had while the epoch, on another, stays: then a tail may say more than the recents have.

@@ -2,7 +2,7 @@ package redispresence
 
 import (
 	"context"
-	"strconv"
+	"fmt"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -20,24 +20,35 @@ func (s *Store) tailKey(t presence.Tail) string {
 	return s.o.Prefix + "tail:{" + s.epochKey() + "}:" + t.Partition + ":" + t.Epoch
 }
 
-// raiseScript sets a tail that is lower, or is not there. KEYS: tail. ARGV: offset, ttl ms. Offsets are below 2^48, so exact as doubles.
+// raiseScript sets a tail that is lower, or is not there. KEYS: tail. ARGV: offset, again, ttl ms. Offsets are below 2^48, so exact as
+// doubles.
 var raiseScript = redis.NewScript(`
-local v = redis.call('GET', KEYS[1])
+local v = redis.call('HGET', KEYS[1], 'offset')
 if v and tonumber(v) > tonumber(ARGV[1]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('HSET', KEYS[1], 'offset', ARGV[1])
+redis.call('HSETNX', KEYS[1], 'again', ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1`)
 
+// tailScript gives a tail, and sets it if it is not there. KEYS, ARGV: as above.
+var tailScript = redis.NewScript(`
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('HSET', KEYS[1], 'offset', ARGV[1], 'again', ARGV[2])
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+end
+return redis.call('HMGET', KEYS[1], 'offset', 'again')`)
+
 // Tail implements presence.Tails.
-func (s *Store) Tail(ctx context.Context, t presence.Tail) (int64, error) {
-	key := s.tailKey(t)
-	pipe := s.client.Pipeline()
-	pipe.SetNX(ctx, key, t.Offset, tailTTL) // in order, since both are of one key
-	get := pipe.Get(ctx, key)
-	if err := exec(ctx, pipe); err != nil {
-		return 0, wrap("tail "+t.Partition, err)
+func (s *Store) Tail(ctx context.Context, t presence.Tail) (presence.Tail, error) {
+	got, err := tailScript.Run(ctx, s.client, []string{s.tailKey(t)}, t.Offset, t.Again, tailTTL.Milliseconds()).Int64Slice()
+	if err == nil && len(got) != 2 {
+		err = fmt.Errorf("%d values", len(got))
 	}
-	offset, err := strconv.ParseInt(get.Val(), 10, 64)
-	return offset, wrap("tail "+t.Partition, err)
+	if err != nil {
+		return presence.Tail{}, wrap("tail "+t.Partition, err)
+	}
+	t.Offset, t.Again = got[0], got[1]
+	return t, nil
 }
 
 // RaiseTails implements presence.Tails.
@@ -45,7 +56,7 @@ func (s *Store) RaiseTails(ctx context.Context, tails []presence.Tail) error {
 	return wrap("raise tails", s.scripted(ctx, raiseScript, func() error {
 		pipe := s.client.Pipeline()
 		for _, t := range tails {
-			raiseScript.EvalSha(ctx, pipe, []string{s.tailKey(t)}, t.Offset, tailTTL.Milliseconds())
+			raiseScript.EvalSha(ctx, pipe, []string{s.tailKey(t)}, t.Offset, t.Again, tailTTL.Milliseconds())
 		}
 		return exec(ctx, pipe)
 	}))
