@@ -15,9 +15,9 @@ import "github.com/futurechat/future/router/peer"
 //   - A link is lost that a partition's last frame came over: its router may be gone with a frame on the way. Compare. If the
 //     router lives it has moved on to another link by then, or does so soon, and its numbers tell the rest.
 //   - The first frame ever of a partition, number 1: nothing was left out by this router, nor by one before it, since this
-//     incarnation is younger than its takeover. For one that is older a router leaves out number 1 (Config.Before): the router
-//     before may have given this node up from the very first frame on, and died before the node answered its knocks, so that
-//     its epoch is not known here.
+//     incarnation is younger than its takeover. For one that is older a router leaves out number 1, and sends number 2 at once
+//     (Config.Before): the router before may have given this node up from the very first frame on, and died before the node
+//     answered its knocks, so that its epoch is not known here.
 //
 // So a steady cluster has no compares at all, and a takeover has one per partition and node; nor has a node that is new.
 //

@@ -47,23 +47,9 @@ type nodes struct {
 	suspects int
 	// forgotten is the highest number of a node that was dropped for another: should that one come back, it gets none twice.
 	forgotten uint64
-	// before are those for which the first number is left out.
-	before map[string]bool
 }
 
-// newNodes knows no nodes. If there were more before than can be remembered, the first number is left out for all.
-func newNodes(most int, before []string) nodes {
-	ns := nodes{most: most, by: map[string]*node{}}
-	if len(before) > most {
-		ns.forgotten = 1
-		return ns
-	}
-	ns.before = make(map[string]bool, len(before))
-	for _, incarnation := range before {
-		ns.before[incarnation] = true
-	}
-	return ns
-}
+func newNodes(most int) nodes { return nodes{most: most, by: map[string]*node{}} }
 
 func (ns *nodes) get(now time.Time, place presence.Place) *node {
 	n := ns.by[place.Incarnation]
@@ -72,9 +58,6 @@ func (ns *nodes) get(now time.Time, place presence.Place) *node {
 			ns.dropOldest()
 		}
 		n = &node{incarnation: place.Incarnation, number: ns.forgotten}
-		if ns.before[n.incarnation] {
-			n.number = max(n.number, 1)
-		}
 		ns.list = append(ns.list, n)
 		ns.by[n.incarnation] = n
 	}
@@ -280,6 +263,21 @@ func (p *Partition) leaveOut() {
 			p.sendEmpty(n)
 		}
 	}
+}
+
+// greet leaves the first number out for those that were there before, and says so at once: while all compare for one reason they do
+// it once, not at each partition's first message. Of more than can be remembered, who is named later has a number left out, too.
+func (p *Partition) greet() {
+	for _, place := range p.c.Before[:min(len(p.c.Before), p.c.Nodes)] {
+		n := p.nodes.get(p.now, place)
+		n.number++
+		n.unsure = n.number
+		p.sendEmpty(n)
+	}
+	if len(p.c.Before) > p.c.Nodes {
+		p.nodes.forgotten = max(p.nodes.forgotten, 1)
+	}
+	p.c.Before = nil
 }
 
 func (p *Partition) sendEmpty(n *node) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/futurechat/future/router/eventlog"
+	"github.com/futurechat/future/router/presence"
 )
 
 // Config is what a Partition begins with, at takeover.
@@ -24,8 +25,8 @@ type Config struct {
 	// this may have read heads that lack something, and does not get it either. So at the end, when that is done, all compare.
 	Again int64
 	// Before are the incarnations that had a lease at takeover. An owner before may have left something out for them, and they may not know
-	// that there was one: so it is as if this one had, and they compare at its first frame.
-	Before []string
+	// that there was one: so it is as if this one had, and they are told to compare.
+	Before []presence.Place
 	// Rand gives jitter, in [0,1).
 	Rand func() float64
 
@@ -115,7 +116,7 @@ func NewPartition(now time.Time, c Config) *Partition {
 		c: c, done: c.Start, committed: c.Start, asked: c.Start,
 		storeEpoch: c.StoreEpoch, storeEpochAt: now, history: c.History,
 		window: newWindow(c.Start, c.Window), closings: newClosings(c.Start, c.Closings), last: newLastSeqs(c.Conversations),
-		versions: newLastSeqs(c.Conversations), nodes: newNodes(c.Nodes, c.Before),
+		versions: newLastSeqs(c.Conversations), nodes: newNodes(c.Nodes),
 	}
 	p.fill(c.Start)
 	if c.Again > c.Start {
@@ -157,6 +158,9 @@ func (p *Partition) Step(now time.Time, e Event) []Effect {
 	if !now.Before(p.leaseUntil) {
 		p.lose(LostLease)
 		return p.out
+	}
+	if p.c.Before != nil {
+		p.greet()
 	}
 	switch e := e.(type) {
 	case Records:

@@ -85,6 +85,8 @@ type rig struct {
 	p    *deliver.Partition
 	now  time.Time
 	last []deliver.Effect
+	// greeting is what the partition does first.
+	greeting []deliver.Effect
 }
 
 // take takes a message through with nobody online. epoch is the life of the stored data.
@@ -106,7 +108,7 @@ func newRig(t testing.TB, change func(c *deliver.Config)) *rig {
 		change(&c)
 	}
 	r := &rig{t: t, p: deliver.NewPartition(began, c), now: began}
-	r.step(deliver.Leased{Until: began.Add(time.Hour)})
+	r.greeting = r.p.Step(r.now, deliver.Leased{Until: began.Add(time.Hour)})
 	return r
 }
 

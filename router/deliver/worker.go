@@ -260,7 +260,9 @@ func (w *worker) lookForNodes(ctx context.Context, c *Config) error {
 		return fmt.Errorf("nodes: %w", err)
 	}
 	for _, l := range lives {
-		c.Before = append(c.Before, l.Incarnation)
+		if !l.Revoked {
+			c.Before = append(c.Before, presence.Place{Incarnation: l.Incarnation, Addr: l.Addr})
+		}
 	}
 	return nil
 }
