@@ -127,6 +127,14 @@ func (w *world) enters(user, group int64) {
 	}
 }
 
+// former reports whether somebody has left a group. A device that comes back when the database has him out of it and history does not
+// have his last messages yet is told of those only by its next regular comparison: so a run does not wait for them. The audit
+// looks that he is told.
+func (t *truth) former(user int64, conversation string) bool {
+	in, group := t.inside[conversation]
+	return group && !slices.Contains(in, user)
+}
+
 // audience gives who may see a message of a group that enters the log: who is a member where it stands, his joining and leaving
 // included; and besides who was one by the database at its version while the notice of his joining has not come: he may have been
 // shown it by a delivery.

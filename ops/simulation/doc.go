@@ -28,7 +28,8 @@
 // never loses what it has acknowledged, so nothing here halts. Bounds of memory are not reached, but for the frames that wait for a slow
 // client. Groups have at most as many members as there are people, so no notice leaves out its subjects; they are made before all begins.
 // A message that was refused while two were no friends, with the refusal lost, is sent again when they are, and may then stand behind
-// later ones of its sender: that is counted, and no failure.
+// later ones of its sender: that is counted, and no failure. Nor is it one that who has left a group learns of his last messages
+// there by the regular comparison alone, if he came back in between (former).
 //
 // Start reading at Run.
 package simulation

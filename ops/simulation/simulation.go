@@ -205,7 +205,7 @@ func (d *device) unwell() string {
 		return "has not taken all"
 	}
 	for _, name := range d.w.truth.conversations() {
-		if last := d.w.truth.lastFor(d.person.id, name); d.pos[name] < last {
+		if last := d.w.truth.lastFor(d.person.id, name); d.pos[name] < last && !d.w.truth.former(d.person.id, name) {
 			return fmt.Sprintf("shows %s up to %d of %d", name, d.pos[name], last)
 		}
 	}

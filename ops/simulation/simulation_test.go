@@ -76,7 +76,7 @@ func TestR44_APlantedFault_IsCaughtByItsCheck(t *testing.T) {
 		{"history does not look at rights", "validity", func(w *world) {
 			w.planted.store = func(b *chat.Batch) { b.Checks = nil }
 		}},
-		{"history loses the oldest messages", "history shown", func(w *world) {
+		{"history loses the oldest messages", "history shown liveness", func(w *world) {
 			w.planted.store = func(b *chat.Batch) {
 				if b.From == 0 { // before anybody could ask for them
 					b.Messages = nil
