@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -104,10 +105,20 @@ func TestReconnect_LostAnswerIsSentAgainWithTheSameID(t *testing.T) {
 	}
 }
 
-// Connections end at random while both sides write: everything once, in order, on both sides.
+// Connections end at random while both sides write, and some when a message was stored and not yet acknowledged: everything once, in
+// order, on both sides.
 func TestReconnect_NothingLostDoubledOrReordered(t *testing.T) {
 	const each = 300
 	n := fakenode.Start(t)
+	var sends atomic.Int64
+	n.On = func(s *fakenode.Session, e *pb.Envelope) bool {
+		if !isSend(e) || e.GetSend().GetResend() || sends.Add(1)%50 != 0 {
+			return false
+		}
+		n.Set(func() { n.Append("d:1:2", s.Account, e.GetSend().GetClientMsgId(), e.GetSend().GetPayload()) })
+		_ = s.Conn.Close()
+		return true
+	}
 	c := alice(t, n, future.WithEventBuffer(20))
 	synced(t, n, c)
 	rng := rand.New(rand.NewPCG(1, 2))
