@@ -67,16 +67,8 @@ func parseFaults(args []string, out io.Writer) (*faultsFlags, error) {
 	fs.DurationVar(&f.Idle, "idle", f.Idle, "how long nobody writes, in the fault idle")
 	fs.DurationVar(&f.Burst, "burst", f.Burst, "how long too much is offered, in the fault overload")
 	fs.IntVar(&f.Flood, "flood", f.Flood, "messages a second that are offered to find what the cluster can take, in the fault overload")
-	switch err := fs.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(out, faultsHelp)
-		fs.SetOutput(out)
-		fs.PrintDefaults()
+	if err := parse(fs, args, faultsHelp, out); err != nil {
 		return nil, err
-	case err != nil:
-		return nil, fmt.Errorf("%w: %w", errUsage, err)
-	case fs.NArg() > 0:
-		return nil, fmt.Errorf("%w: unexpected argument %q", errUsage, fs.Arg(0))
 	}
 	if f.list = *which == "list"; !f.list && *which != "" {
 		f.Faults = strings.Split(*which, ",")

@@ -63,16 +63,8 @@ func parseFloor(args []string, out io.Writer) (*floorFlags, error) {
 	fs.IntVar(&f.HistoryConversations, "history-conversations", f.HistoryConversations, "conversations that they are of, in turn")
 	fs.IntVar(&f.HistoryRounds, "history-rounds", f.HistoryRounds, "rounds into an empty database")
 	fs.StringVar(&f.Profile, "profile", "", "`folder` for CPU profiles and traces of the servers in the first round, which they slow down: not for the record")
-	switch err := fs.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(out, floorHelp)
-		fs.SetOutput(out)
-		fs.PrintDefaults()
+	if err := parse(fs, args, floorHelp, out); err != nil {
 		return nil, err
-	case err != nil:
-		return nil, fmt.Errorf("%w: %w", errUsage, err)
-	case fs.NArg() > 0:
-		return nil, fmt.Errorf("%w: unexpected argument %q", errUsage, fs.Arg(0))
 	}
 	if *only != "" {
 		f.Only = strings.Split(*only, ",")

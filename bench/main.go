@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -30,6 +31,22 @@ const help = `bench measures Future.
 `
 
 var commands = map[string]func(ctx context.Context, args []string, out, errs io.Writer) error{"floor": runFloor, "faults": runFaults}
+
+// parse reads a command's flags. With -h it prints the help and gives flag.ErrHelp; anything that is not allowed is an errUsage.
+func parse(fs *flag.FlagSet, args []string, help string, out io.Writer) error {
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(out, help)
+		fs.SetOutput(out)
+		fs.PrintDefaults()
+		return err
+	case err != nil:
+		return fmt.Errorf("%w: %w", errUsage, err)
+	case fs.NArg() > 0:
+		return fmt.Errorf("%w: unexpected argument %q", errUsage, fs.Arg(0))
+	}
+	return nil
+}
 
 func run(args []string, out, errs io.Writer) int {
 	if len(args) == 0 || args[0] == "-h" || args[0] == "-help" || args[0] == "--help" || args[0] == "help" {

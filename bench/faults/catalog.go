@@ -191,7 +191,7 @@ func crowdGoals(v *Verdict) []Goal {
 
 func idle(ctx context.Context, s *shot) error {
 	s.saw("nothing was sent")
-	err := sleep(ctx, s.o.Idle)
+	err := clustertest.Sleep(ctx, s.o.Idle)
 	s.heal()
 	return err
 }
@@ -213,7 +213,7 @@ func (s *shot) freeze(ctx context.Context, role string) error {
 		return err
 	}
 	defer func() { _ = p.Signal(syscall.SIGCONT) }() // whatever happens: what is stopped cannot end
-	err := sleep(ctx, s.o.Hold)
+	err := clustertest.Sleep(ctx, s.o.Hold)
 	if state := processState(p.PID()); state == "T" {
 		s.saw("%s: stopped (state T) for %v", s.who, s.o.Hold)
 	}
@@ -250,7 +250,7 @@ func (s *shot) rolling(ctx context.Context, role string) error {
 	const rest = 3 * time.Second // as those who roll out an update do
 	for slot := range s.sizes[role] {
 		if slot > 0 {
-			if err := sleep(ctx, rest); err != nil {
+			if err := clustertest.Sleep(ctx, rest); err != nil {
 				return err
 			}
 		}
@@ -270,7 +270,7 @@ func (s *shot) cut(ctx context.Context, role string) error {
 	if err := s.host.Cut(ctx, clustertest.Both); err != nil {
 		return err
 	}
-	err = sleep(ctx, s.o.Hold)
+	err = clustertest.Sleep(ctx, s.o.Hold)
 	healing := context.WithoutCancel(ctx)
 	err = errors.Join(err, s.host.Heal(healing))
 	s.heal()
@@ -293,7 +293,7 @@ func addRouter(ctx context.Context, s *shot) error {
 	// It is ready before it has its share.
 	owned := func() int { return int(metric(ctx, p, "future_router_partitions_owned")[""]) }
 	for end := time.Now().Add(s.o.After / 2); owned() == 0 && time.Now().Before(end); {
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+		if err := clustertest.Sleep(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -324,7 +324,7 @@ func overload(ctx context.Context, s *shot) error {
 	s.say("overload: %d messages/s were acknowledged at most; %d a second are offered for %v", capacity, times*capacity, s.o.Burst)
 	from, before := s.run.now(), s.run.progress()
 	s.run.rate.Store(int64(times * capacity))
-	err = sleep(ctx, s.o.Burst)
+	err = clustertest.Sleep(ctx, s.o.Burst)
 	s.run.rate.Store(int64(s.o.Rate))
 	took, after := s.run.now()-from, s.run.progress()
 	s.heal()
@@ -343,26 +343,15 @@ func overload(ctx context.Context, s *shot) error {
 func (s *shot) capacity(ctx context.Context) (int, error) {
 	const long, ramp = 8 * time.Second, 3 * time.Second
 	s.run.rate.Store(int64(s.o.Flood))
-	if err := sleep(ctx, ramp); err != nil {
+	if err := clustertest.Sleep(ctx, ramp); err != nil {
 		return 0, err
 	}
 	from, before := s.run.now(), s.run.progress().acked
-	if err := sleep(ctx, long-ramp); err != nil {
+	if err := clustertest.Sleep(ctx, long-ramp); err != nil {
 		return 0, err
 	}
 	n := float64(s.run.progress().acked-before) / (s.run.now() - from).Seconds()
 	return max(int(n), s.o.Rate), nil
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // metric reads a metric of a process, by its one label's value ("": it has none). What cannot be read is not there.

@@ -171,9 +171,9 @@ func Run(ctx context.Context, o Options) (_ Outcome, err error) {
 		return Outcome{}, err
 	}
 	defer func() { err = errors.Join(err, c.servers.Stop()) }()
-	out := Outcome{Real: c.servers.Real, Servers: "embedded Kafka and Redis, SQLite: good to see that it runs, no proof"}
-	if out.Real {
-		out.Servers = "real Kafka at " + c.servers.Kafka + ", Redis at " + c.servers.Redis + ", and database"
+	out := Outcome{Real: c.servers.Real, Servers: c.servers.String()}
+	if !out.Real {
+		out.Servers += ": good to see that it runs, no proof"
 	}
 	out.Setting = fmt.Sprintf("%d nodes, %d routers, %d histories, %d partitions; %d sessions, %d messages/s of %d bytes",
 		o.Nodes, o.Routers, o.Histories, o.Partitions, o.Sessions, o.Rate, o.Size)

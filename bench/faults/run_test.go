@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/futurechat/future/ops/clustertest"
 )
 
 func small() Options {
@@ -20,9 +22,6 @@ func small() Options {
 // The whole program at its smallest, on embedded servers: clean faults pass, and a row that is taken away behind the product's
 // back fails.
 func TestRun_SmallCluster_PassesAndFailsAsItShould(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts processes")
-	}
 	for _, name := range []string{"FUTURE_TEST_KAFKA", "FUTURE_TEST_REDIS", "FUTURE_TEST_MYSQL"} {
 		t.Setenv(name, "")
 	}
@@ -79,7 +78,7 @@ func takeRow(ctx context.Context, s *shot) error {
 			return err
 		}
 		if len(rows) == 0 {
-			if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			if err := clustertest.Sleep(ctx, 20*time.Millisecond); err != nil {
 				return err
 			}
 			continue

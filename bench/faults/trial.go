@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/futurechat/future/ops/clustertest"
 )
 
 // trial is one fault with the traffic around it.
@@ -36,7 +38,7 @@ func (t *trial) carry(ctx context.Context, turn int) error {
 	}
 	r.start(ctx, rate)
 	defer r.stop()
-	if err := sleep(ctx, t.Before); err != nil {
+	if err := clustertest.Sleep(ctx, t.Before); err != nil {
 		return err
 	}
 	for _, x := range t.crowd.sessions {
@@ -52,7 +54,7 @@ func (t *trial) carry(ctx context.Context, turn int) error {
 		s.healed = r.now()
 	}
 	if !t.fault.idle {
-		if err := sleep(ctx, s.healed+t.After-r.now()); err != nil {
+		if err := clustertest.Sleep(ctx, s.healed+t.After-r.now()); err != nil {
 			return err
 		}
 	}
@@ -98,11 +100,11 @@ func (t *trial) settle(ctx context.Context, healed time.Duration) error {
 		if now > answered && (p.missing == 0 || now > max(healed, p.lastAck)+deadline) {
 			break
 		}
-		if err := sleep(ctx, look); err != nil {
+		if err := clustertest.Sleep(ctx, look); err != nil {
 			return err
 		}
 	}
-	return sleep(ctx, t.grace)
+	return clustertest.Sleep(ctx, t.grace)
 }
 
 // database reads the rows, until all that was acknowledged is there or the time for it is over.
@@ -124,7 +126,7 @@ func (t *trial) database(ctx context.Context, b *Books) error {
 		if b.stored() == acked || now > end {
 			return nil
 		}
-		if err := sleep(ctx, look); err != nil {
+		if err := clustertest.Sleep(ctx, look); err != nil {
 			return err
 		}
 	}

@@ -150,9 +150,9 @@ func Run(ctx context.Context, o Options) (_ Outcome, err error) {
 	}
 	defer func() { err = errors.Join(err, f.servers.Stop()) }()
 	f.out.Real = f.servers.Real
-	f.out.Servers = "embedded Kafka and Redis, SQLite: NOT the real servers that the goals are about"
-	if f.out.Real {
-		f.out.Servers = "real Kafka at " + f.servers.Kafka + ", Redis at " + f.servers.Redis + ", and database"
+	f.out.Servers = f.servers.String()
+	if !f.out.Real {
+		f.out.Servers += ": NOT the real servers that the goals are about"
 	}
 	f.Progress("servers: %s", f.out.Servers)
 	if o.has(PartLatency) {

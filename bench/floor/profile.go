@@ -28,7 +28,7 @@ func (f *floor) profile(ctx context.Context, c *clustertest.Cluster, work func()
 	var errs []error
 	for _, p := range append(append(append([]*clustertest.Process(nil), c.Nodes...), c.Routers...), c.Histories...) {
 		taking.Go(func() {
-			err := wait(ctx, f.Warmup)
+			err := clustertest.Sleep(ctx, f.Warmup)
 			if err == nil {
 				err = fetch(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", p.AdminAddr, seconds), filepath.Join(f.Profile, p.Name+".cpu"))
 			}
@@ -44,17 +44,6 @@ func (f *floor) profile(ctx context.Context, c *clustertest.Cluster, work func()
 	taking.Wait()
 	f.Progress("  profiles are in %s", f.Profile)
 	return errors.Join(append(errs, err)...)
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 func fetch(ctx context.Context, url, file string) (err error) {

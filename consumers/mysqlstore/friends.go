@@ -75,9 +75,7 @@ func (s *Store) ChangePair(ctx context.Context, lo, hi int64, decide func(chat.P
 	}
 	var p chat.Pair
 	var out chat.Outgoing
-	var refused error
 	err := s.inTx(ctx, "change pair", func(tx *sql.Tx) (err error) {
-		refused = nil
 		if _, err := s.exec(ctx, tx, sqlLockPair, lo, hi); err != nil {
 			return err
 		}
@@ -85,8 +83,8 @@ func (s *Store) ChangePair(ctx context.Context, lo, hi int64, decide func(chat.P
 			return err
 		}
 		var notice *pb.Message
-		if p, notice, refused = decide(p); refused != nil {
-			return refused
+		if p, notice, err = decide(p); err != nil {
+			return refusal{err}
 		}
 		if _, err := s.exec(ctx, tx, sqlChangePair, p.State, p.AskedBy, p.Greeting, position(p.Version), p.ChangedMs, lo, hi); err != nil {
 			return err
@@ -94,10 +92,7 @@ func (s *Store) ChangePair(ctx context.Context, lo, hi int64, decide func(chat.P
 		out, err = s.putOutgoing(ctx, tx, notice, p.Version)
 		return err
 	})
-	switch {
-	case refused != nil:
-		return chat.Pair{}, chat.Outgoing{}, refused
-	case err != nil:
+	if err != nil {
 		return chat.Pair{}, chat.Outgoing{}, err
 	}
 	return p, out, nil

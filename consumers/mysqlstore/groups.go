@@ -14,9 +14,8 @@ import (
 func (s *Store) CreateGroup(ctx context.Context, g chat.Group, members []int64, notice func(chat.Group) (*pb.Message, error)) (chat.Group, chat.Outgoing, error) {
 	var made chat.Group
 	var out chat.Outgoing
-	var refused error
 	err := s.inTx(ctx, "create group", func(tx *sql.Tx) (err error) {
-		refused, made = nil, g
+		made = g
 		made.Version, made.Members = 1, len(members)
 		if made.ID, err = s.insert(ctx, tx, sqlCreateGroup, g.Name, g.Owner, made.Version, made.Members, g.CreatedMs); err != nil {
 			return err
@@ -25,16 +24,13 @@ func (s *Store) CreateGroup(ctx context.Context, g chat.Group, members []int64, 
 			return err
 		}
 		var m *pb.Message
-		if m, refused = notice(made); refused != nil {
-			return refused
+		if m, err = notice(made); err != nil {
+			return refusal{err}
 		}
 		out, err = s.putOutgoing(ctx, tx, m, made.Version)
 		return err
 	})
-	switch {
-	case refused != nil:
-		return chat.Group{}, chat.Outgoing{}, refused
-	case err != nil:
+	if err != nil {
 		return chat.Group{}, chat.Outgoing{}, err
 	}
 	return made, out, nil
@@ -64,9 +60,7 @@ func (s *Store) putOutgoing(ctx context.Context, tx *sql.Tx, notice *pb.Message,
 func (s *Store) ChangeGroup(ctx context.Context, group int64, subjects []int64, decide func(chat.Group, []chat.Span) (chat.GroupChange, error)) (chat.Group, chat.Outgoing, error) {
 	var c chat.GroupChange
 	var out chat.Outgoing
-	var refused error
 	err := s.inTx(ctx, "change group", func(tx *sql.Tx) error {
-		refused = nil
 		g, err := s.group(ctx, tx, sqlLockGroup, group)
 		if err != nil {
 			return err
@@ -79,8 +73,8 @@ func (s *Store) ChangeGroup(ctx context.Context, group int64, subjects []int64, 
 		for i, user := range subjects {
 			spans[i] = newest[user]
 		}
-		if c, refused = decide(g, spans); refused != nil {
-			return refused
+		if c, err = decide(g, spans); err != nil {
+			return refusal{err}
 		}
 		if _, err := s.exec(ctx, tx, sqlChangeGroup, c.Group.Name, c.Group.Owner, position(c.Group.Version), c.Group.Members, group); err != nil {
 			return err
@@ -94,10 +88,7 @@ func (s *Store) ChangeGroup(ctx context.Context, group int64, subjects []int64, 
 		out, err = s.putOutgoing(ctx, tx, c.Notice, c.Group.Version)
 		return err
 	})
-	switch {
-	case refused != nil:
-		return chat.Group{}, chat.Outgoing{}, refused
-	case err != nil:
+	if err != nil {
 		return chat.Group{}, chat.Outgoing{}, err
 	}
 	return c.Group, out, nil

@@ -83,12 +83,19 @@ func (s *Store) Ping(ctx context.Context) error {
 // txTries is how often a transaction that lost against another is tried.
 const txTries = 10
 
-// inTx runs fn in a transaction, again if it lost against another one; so fn must set all it returns anew each time.
+// refusal is what a caller's rule said against a change.
+type refusal struct{ error }
+
+// inTx runs fn in a transaction, again if it lost against another one; so fn must set all it returns anew each time. What a refusal
+// holds is given back as it is.
 func (s *Store) inTx(ctx context.Context, op string, fn func(tx *sql.Tx) error) error {
 	for try := 1; ; try++ {
 		err := s.tryTx(ctx, fn)
 		if err == nil {
 			return nil
+		}
+		if r, refused := err.(refusal); refused { //nolint:errorlint // fn gives it bare
+			return r.error
 		}
 		if try == txTries || !s.dialect.Transient(err) {
 			return fmt.Errorf("%s: %w", op, err)

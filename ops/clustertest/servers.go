@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/futurechat/future/ops/embedded"
 )
@@ -18,6 +19,26 @@ type Servers struct {
 
 	mysql    string // a DSN, if Real
 	embedded *embedded.Servers
+}
+
+// String says which they are.
+func (s *Servers) String() string {
+	if !s.Real {
+		return "embedded Kafka and Redis, SQLite"
+	}
+	return "real Kafka at " + s.Kafka + ", Redis at " + s.Redis + ", and database"
+}
+
+// Sleep waits for d, or answers why ctx has ended.
+func Sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // FindServers gives the real servers that the environment names, or starts embedded ones that keep their data in dir.

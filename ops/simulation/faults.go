@@ -26,14 +26,14 @@ type fault struct {
 var ambient = []string{"skew", "doubled"}
 
 var faults = []fault{
-	{"node-crash", 2, 5 * time.Second, crash(cluster.RoleNode)},
-	{"node-pause", 2, 13 * time.Second, pause(cluster.RoleNode)},
-	{"node-stop", 2, 4 * time.Second, stop(cluster.RoleNode)},
-	{"router-crash", 2, 5 * time.Second, crash(cluster.RoleRouter)},
-	{"router-pause", 2, 8 * time.Second, pause(cluster.RoleRouter)},
-	{"router-stop", 1, 4 * time.Second, stop(cluster.RoleRouter)},
-	{"history-crash", 1, 5 * time.Second, crash(cluster.RoleHistory)},
-	{"history-pause", 1, 8 * time.Second, pause(cluster.RoleHistory)},
+	{"node-crash", 2, 5 * time.Second, process(cluster.RoleNode, crash)},
+	{"node-pause", 2, 13 * time.Second, process(cluster.RoleNode, pause)},
+	{"node-stop", 2, 4 * time.Second, process(cluster.RoleNode, stop)},
+	{"router-crash", 2, 5 * time.Second, process(cluster.RoleRouter, crash)},
+	{"router-pause", 2, 8 * time.Second, process(cluster.RoleRouter, pause)},
+	{"router-stop", 1, 4 * time.Second, process(cluster.RoleRouter, stop)},
+	{"history-crash", 1, 5 * time.Second, process(cluster.RoleHistory, crash)},
+	{"history-pause", 1, 8 * time.Second, process(cluster.RoleHistory, pause)},
 	{"service-cut", 3, 6 * time.Second, cutService},
 	{"redis-away", 1, 5 * time.Second, away(func(w *world) *service { return &w.redis.service })},
 	{"redis-slow", 1, 4 * time.Second, slow(func(w *world) *service { return &w.redis.service })},
@@ -162,39 +162,32 @@ func (s *slot) restart() {
 	}
 }
 
-func crash(role cluster.Role) func(*world, *rand.Rand) func() {
+// process does something to a process of a role, if there is one.
+func process(role cluster.Role, do func(*slot) (heal func())) func(*world, *rand.Rand) func() {
 	return func(w *world, r *rand.Rand) func() {
 		s := w.slotOf(r, role)
 		if s == nil {
 			return nil
 		}
-		s.p.kill()
-		return s.restart
+		return do(s)
 	}
 }
 
-func pause(role cluster.Role) func(*world, *rand.Rand) func() {
-	return func(w *world, r *rand.Rand) func() {
-		s := w.slotOf(r, role)
-		if s == nil {
-			return nil
-		}
-		p := s.p
-		p.pause()
-		return p.resume
-	}
+func crash(s *slot) func() {
+	s.p.kill()
+	return s.restart
 }
 
-func stop(role cluster.Role) func(*world, *rand.Rand) func() {
-	return func(w *world, r *rand.Rand) func() {
-		s := w.slotOf(r, role)
-		if s == nil {
-			return nil
-		}
-		s.stops = true
-		s.stop()
-		return s.restart
-	}
+func pause(s *slot) func() {
+	p := s.p
+	p.pause()
+	return p.resume
+}
+
+func stop(s *slot) func() {
+	s.stops = true
+	s.stop()
+	return s.restart
 }
 
 // cutService parts a process from a service, perhaps one way.

@@ -59,11 +59,8 @@ func (s *Service) AddFriend(ctx context.Context, user Account, r *pb.AddFriendRe
 func (s *Service) AnswerFriend(ctx context.Context, user Account, r *pb.AnswerFriendRequest) (Outgoing, error) {
 	const op = "answer friend"
 	nothing := wire.Errorf(pb.Code_CODE_NOT_FOUND, "nobody of that name has asked you")
-	other, err := s.byName(ctx, op, r.GetName())
-	switch {
-	case errors.Is(err, wire.ErrNotFound) || err == nil && other.ID == user.ID:
-		return Outgoing{}, nothing
-	case err != nil:
+	other, err := s.another(ctx, op, user, r.GetName(), nothing)
+	if err != nil {
 		return Outgoing{}, err
 	}
 	return s.change(ctx, op, user, other, func(p Pair) (Pair, pb.FriendNotice_Change, error) {
@@ -86,11 +83,8 @@ func (s *Service) AnswerFriend(ctx context.Context, user Account, r *pb.AnswerFr
 func (s *Service) RemoveFriend(ctx context.Context, user Account, r *pb.RemoveFriendRequest) (Outgoing, error) {
 	const op = "remove friend"
 	nothing := wire.Errorf(pb.Code_CODE_NOT_FOUND, "you have no friend of that name")
-	other, err := s.byName(ctx, op, r.GetName())
-	switch {
-	case errors.Is(err, wire.ErrNotFound) || err == nil && other.ID == user.ID:
-		return Outgoing{}, nothing
-	case err != nil:
+	other, err := s.another(ctx, op, user, r.GetName(), nothing)
+	if err != nil {
 		return Outgoing{}, err
 	}
 	var was Pair
@@ -115,6 +109,15 @@ func (s *Service) RemoveFriend(ctx context.Context, user Account, r *pb.RemoveFr
 		}
 	}
 	return Outgoing{}, nothing
+}
+
+// another finds somebody other than user by name; if there is nobody, it answers nothing.
+func (s *Service) another(ctx context.Context, op string, user Account, name string, nothing error) (Account, error) {
+	other, err := s.byName(ctx, op, name)
+	if errors.Is(err, wire.ErrNotFound) || err == nil && other.ID == user.ID {
+		return Account{}, nothing
+	}
+	return other, err
 }
 
 // change decides on a pair and makes the notice that tells both, in the conversation of the two.

@@ -37,7 +37,8 @@ func (f *Fencer) fence(key peer.Fence) error {
 		return fmt.Errorf("fence: %w", err)
 	}
 	members, _ := f.o.Members.Members()
-	var until time.Time // by when all who did not answer are out of their leases
+	nodes := cluster.WithRole(members, cluster.RoleNode) // those that drain as well
+	var until time.Time                                  // by when all who did not answer are out of their leases
 	wait := func(t time.Time) {
 		if t.After(until) {
 			until = t
@@ -46,7 +47,7 @@ func (f *Fencer) fence(key peer.Fence) error {
 	if !f.o.Alone {
 		wait(whole)
 	}
-	f.ask(key, f.targets(lives, members), answers)
+	f.ask(key, f.targets(lives, nodes), answers)
 	for !clock.Closed(answers.all) && ctx.Err() == nil {
 		f.o.Clock.Wait(ctx, time.Time{}, answers.all)
 	}
@@ -65,8 +66,8 @@ func (f *Fencer) fence(key peer.Fence) error {
 			wait(f.o.Clock.Now().Add(f.o.LeaseTTL))
 		}
 	}
-	for _, m := range members {
-		if m.Has(cluster.RoleNode) && !confirmed[m.ID] {
+	for _, m := range nodes {
+		if !confirmed[m.ID] {
 			// It may reckon with a lease that the store has lost.
 			f.log.Warn("a node did not answer a removal, and is waited out", zap.String("conversation", key.Conversation), zap.String("node", m.Name))
 			wait(f.o.Clock.Now().Add(f.o.LeaseTTL))
@@ -89,10 +90,10 @@ func (f *Fencer) revoke(ctx context.Context, key peer.Fence, l presence.Life) er
 }
 
 // targets gives the addresses to ask, each once. This process is asked by Own alone.
-func (f *Fencer) targets(lives []presence.Life, members []cluster.Member) []string {
+func (f *Fencer) targets(lives []presence.Life, nodes []cluster.Member) []string {
 	var addrs []string
 	own := ""
-	for _, m := range members {
+	for _, m := range nodes {
 		if m.ID == f.o.Self {
 			own = m.Peer
 		}
@@ -107,10 +108,8 @@ func (f *Fencer) targets(lives []presence.Life, members []cluster.Member) []stri
 	for _, l := range lives {
 		add(l.Addr)
 	}
-	for _, m := range members {
-		if m.Has(cluster.RoleNode) {
-			add(m.Peer)
-		}
+	for _, m := range nodes {
+		add(m.Peer)
 	}
 	return addrs
 }

@@ -23,21 +23,30 @@ const (
 	calm     = 2 * time.Second // nothing was shown late for so long
 )
 
+// arena starts a cluster in which messages flow from one node to the other.
+func (s settings) arena(ctx context.Context) (*arena, func(), error) {
+	c, stop, err := s.start(ctx, clustertest.Options{Nodes: 2, Routers: 2, Histories: 1, Hosts: true})
+	if err != nil {
+		return nil, nil, err
+	}
+	flow, err := traffic.Start(ctx, traffic.Options{
+		Writer: c.Nodes[0].Addr, Friends: []string{c.Nodes[1].Addr}, Streams: 12, Every: 20 * time.Millisecond, Partitions: s.partitions,
+	})
+	if err != nil {
+		stop()
+		return nil, nil, err
+	}
+	return &arena{settings: s, c: c, traffic: flow}, stop, nil
+}
+
 // handover measures how long partitions stand still when their router goes, each way there is. The partitions that do not
 // change hands are the control: theirs are printed as well.
 func handover(ctx context.Context, s settings) error {
-	c, stop, err := s.start(ctx, clustertest.Options{Nodes: 2, Routers: 2, Histories: 1, Hosts: true})
+	a, stop, err := s.arena(ctx)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	a := &arena{settings: s, c: c}
-	a.traffic, err = traffic.Start(ctx, traffic.Options{
-		Writer: c.Nodes[0].Addr, Friends: []string{c.Nodes[1].Addr}, Streams: 12, Every: 20 * time.Millisecond, Partitions: s.partitions,
-	})
-	if err != nil {
-		return err
-	}
 	for _, fault := range []struct {
 		name string
 		do   func(context.Context) (moved spread, still time.Duration, err error)

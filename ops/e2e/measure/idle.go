@@ -29,7 +29,7 @@ func idle(ctx context.Context, s settings) error {
 		return err
 	}
 	s.say("%d sessions are live; each pings every 25 s, when the node says so", s.sessions)
-	if err := sleep(ctx, 15*time.Second); err != nil { // what begins with a log-in is over
+	if err := clustertest.Sleep(ctx, 15*time.Second); err != nil { // what begins with a log-in is over
 		return err
 	}
 	for _, p := range everyProcess(c) {
@@ -41,7 +41,7 @@ func idle(ctx context.Context, s settings) error {
 			return err
 		}
 	}
-	if err := sleep(ctx, s.length); err != nil {
+	if err := clustertest.Sleep(ctx, s.length); err != nil {
 		return err
 	}
 	var all time.Duration
@@ -63,15 +63,6 @@ func idle(ctx context.Context, s settings) error {
 }
 
 func percent(used, of time.Duration) float64 { return 100 * used.Seconds() / of.Seconds() }
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
 
 func everyProcess(c *clustertest.Cluster) []*clustertest.Process {
 	return append(append(append([]*clustertest.Process{}, c.Nodes...), c.Routers...), c.Histories...)

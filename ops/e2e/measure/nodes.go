@@ -9,25 +9,17 @@ import (
 
 	future "github.com/futurechat/future/clientsdk"
 	"github.com/futurechat/future/ops/clustertest"
-	"github.com/futurechat/future/ops/e2e/traffic"
 )
 
 // nodes measures how long messages between others wait when a node goes that is also to get each of them: the writer has a
 // second device there. Each partition may stand still once, so the messages that were due a second after the fault or later,
 // with the node still away, are looked at on their own.
 func nodes(ctx context.Context, s settings) error {
-	c, stop, err := s.start(ctx, clustertest.Options{Nodes: 2, Routers: 2, Histories: 1, Hosts: true})
+	a, stop, err := s.arena(ctx)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	a := &arena{settings: s, c: c}
-	a.traffic, err = traffic.Start(ctx, traffic.Options{
-		Writer: c.Nodes[0].Addr, Friends: []string{c.Nodes[1].Addr}, Streams: 12, Every: 20 * time.Millisecond, Partitions: s.partitions,
-	})
-	if err != nil {
-		return err
-	}
 	for _, name := range []string{"node killed (SIGKILL)", "node paused (SIGSTOP)", "node cut off (packets dropped)"} {
 		if !strings.Contains(name, s.only) {
 			continue
@@ -86,7 +78,7 @@ func (a *arena) nodeGone(ctx context.Context, how string) (stalls, after spread,
 		return nil, nil, err
 	}
 	const away = 15 * time.Second // longer than its lease
-	if err := sleep(ctx, away); err != nil {
+	if err := clustertest.Sleep(ctx, away); err != nil {
 		return nil, nil, err
 	}
 	const late = 150 * time.Millisecond

@@ -135,7 +135,7 @@ func (w *watch) until(ctx context.Context, online bool) (time.Duration, error) {
 		if is == online {
 			return time.Since(began), nil
 		}
-		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+		if err := clustertest.Sleep(ctx, 20*time.Millisecond); err != nil {
 			return 0, err
 		}
 	}

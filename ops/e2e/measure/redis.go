@@ -40,7 +40,7 @@ func redisLost(ctx context.Context, s settings) error {
 		return err
 	}
 	const rest = 3 * time.Second
-	if err := sleep(ctx, rest); err != nil { // history writes what is there
+	if err := clustertest.Sleep(ctx, rest); err != nil { // history writes what is there
 		return err
 	}
 	want := s.sessions + len(people)
@@ -59,7 +59,7 @@ func redisLost(ctx context.Context, s settings) error {
 		{"emptied", empty},
 		{fmt.Sprintf("away for %v, and empty after it", s.absent), func() error {
 			c.RedisRelay.Cut()
-			if err := errors.Join(sleep(ctx, s.absent), empty()); err != nil {
+			if err := errors.Join(clustertest.Sleep(ctx, s.absent), empty()); err != nil {
 				return err
 			}
 			c.RedisRelay.Heal()
@@ -105,7 +105,7 @@ func rebuilt(ctx context.Context, addr, namespace string, want int) (took time.D
 		return 0, nil, err
 	}
 	for next := began.Add(step); time.Since(began) < patience; next = next.Add(step) {
-		if err := sleep(ctx, time.Until(next)); err != nil {
+		if err := clustertest.Sleep(ctx, time.Until(next)); err != nil {
 			return 0, nil, err
 		}
 		now, err := served(r)
